@@ -1,0 +1,71 @@
+"""Unstructured pruning and truly sparse convolution and linear layers for PyTorch on CPUs.
+
+The names below are the public interface. Each is imported when it is first used: `import mpl_sparse` loads neither torch nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, List
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from . import autograd, functional, models, nn, optim, pruning
+    from ._core import backend, backends, cpu_features, set_backend
+    from .nn import prunable, to_dense, to_sparse
+    from .pattern import Pattern
+    from .pruning import prune_by_pct, prune_by_rank, prune_by_score, prune_by_threshold, random_prune_by_pct
+    from .report import summary
+    from .threads import get_num_threads, set_num_threads
+
+# Where each name is found. A module stands under its own name.
+_HOME = {
+    "Pattern": "pattern",
+    "backend": "_core",
+    "backends": "_core",
+    "cpu_features": "_core",
+    "set_backend": "_core",
+    "get_num_threads": "threads",
+    "set_num_threads": "threads",
+    "functional": "functional",
+    "autograd": "autograd",
+    "nn": "nn",
+    "pruning": "pruning",
+    "optim": "optim",
+    "models": "models",
+    "prunable": "nn",
+    "to_dense": "nn",
+    "to_sparse": "nn",
+    "prune_by_pct": "pruning",
+    "prune_by_rank": "pruning",
+    "prune_by_score": "pruning",
+    "prune_by_threshold": "pruning",
+    "random_prune_by_pct": "pruning",
+    "summary": "report",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mpl_sparse' has no attribute {name!r}")
+    try:
+        module = importlib.import_module(f".{home}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ImportError(
+            f"mpl_sparse.{name} needs PyTorch: install torch (there is none for 32-bit ARM, where mpl_sparse.Pattern and "
+            "mpl_sparse.functional work on numpy arrays)",
+            name="torch",
+        ) from error
+    value = module if name == home else getattr(module, name)
+    globals()[name] = value  # the next look-up does not come here
+    return value
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,112 @@
+"""The C++ core, one function per header function. Arrays are DLPack exporters (numpy arrays, torch CPU tensors) or DLPack capsules.
+
+Every function raises ValueError (BufferError for a capsule that is not what it says) before it writes anything. Outputs are
+overwritten whole. All floating-point arrays of one call are float32, or all are float64. The GIL is released while computing.
+"""
+
+from typing import Any, Optional, Tuple
+
+Array = Any
+Capsule = Any
+
+class Pattern:
+    """Validated, frozen CSR positions of a (rows, cols) matrix, with its kernel plans.
+
+    row_ptr: int32 (rows + 1,); col_idx: int32 (nnz,), strictly increasing within a row. Both are copied.
+    """
+
+    def __init__(self, rows: int, cols: int, row_ptr: Array, col_idx: Array) -> None: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def cols(self) -> int: ...
+    @property
+    def nnz(self) -> int: ...
+    def row_ptr(self) -> Capsule:
+        """A fresh copy, int32 (rows + 1,)."""
+    def col_idx(self) -> Capsule:
+        """A fresh copy, int32 (nnz,)."""
+    def transpose(self) -> Tuple["Pattern", Capsule]:
+        """The transposed pattern and `order`, int32 (nnz,): the transpose's values are `values[order]`."""
+
+class Conv2dGeometry:
+    """The sizes of one convolution, validated once. Sizes and strides count elements."""
+
+    def __init__(
+        self,
+        *,
+        batch: int,
+        in_channels: int,
+        in_height: int,
+        in_width: int,
+        out_channels: int,
+        kernel_height: int,
+        kernel_width: int,
+        stride_height: int = 1,
+        stride_width: int = 1,
+        pad_top: int = 0,
+        pad_bottom: int = 0,
+        pad_left: int = 0,
+        pad_right: int = 0,
+        dilation_height: int = 1,
+        dilation_width: int = 1,
+        groups: int = 1,
+    ) -> None: ...
+    @property
+    def out_height(self) -> int: ...
+    @property
+    def out_width(self) -> int: ...
+
+# A convolution's pattern has rows = out_channels and cols = in_channels / groups * kernel_height * kernel_width.
+# Inputs and outputs are (batch, channels, height, width) of any strides; values and grad_values are (nnz,), contiguous.
+def conv2d_forward(
+    pattern: Pattern,
+    geometry: Conv2dGeometry,
+    values: Array,
+    input: Array,
+    bias: Optional[Array],
+    output: Array,
+    num_threads: int,
+) -> None: ...
+def conv2d_grad_input(
+    pattern: Pattern,
+    geometry: Conv2dGeometry,
+    values: Array,
+    grad_output: Array,
+    grad_input: Array,
+    num_threads: int,
+) -> None: ...
+def conv2d_grad_weight(
+    pattern: Pattern,
+    geometry: Conv2dGeometry,
+    input: Array,
+    grad_output: Array,
+    grad_values: Array,
+    num_threads: int,
+) -> None: ...
+
+# A linear layer's pattern has rows = out_features and cols = in_features.
+# Inputs and outputs are (batch, features) of any strides.
+def linear_forward(
+    pattern: Pattern, values: Array, input: Array, bias: Optional[Array], output: Array, num_threads: int
+) -> None: ...
+def linear_grad_input(
+    pattern: Pattern, values: Array, grad_output: Array, grad_input: Array, num_threads: int
+) -> None: ...
+def linear_grad_weight(
+    pattern: Pattern, input: Array, grad_output: Array, grad_values: Array, num_threads: int
+) -> None: ...
+def backends() -> Tuple[str, ...]:
+    """The backends that this machine can run, best first."""
+
+def backend() -> str:
+    """The backend in use. ValueError when MPL_SPARSE_BACKEND names one that this machine cannot run."""
+
+def set_backend(name: str) -> None:
+    """Use the named backend from now on; "auto" is the best one. ValueError for one that this machine cannot run."""
+
+def cpu_count() -> int:
+    """The cores this process may run on."""
+
+def cpu_features() -> Tuple[str, ...]:
+    """The instruction sets that the choice of a backend looks at, those this machine has."""

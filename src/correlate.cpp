@@ -1,0 +1,208 @@
+#include "correlate.h"
+
+#include <algorithm>
+
+#include "mpl_sparse/threads.h"
+#include "workspace.h"
+
+namespace mpl_sparse {
+namespace {
+
+constexpr int64_t kSumsBytes = 192 * 1024;       // a task's sums, to stay in a second-level cache
+constexpr int64_t kMinRowsPerTask = 8;           // below this, packing a tile again costs more than a thread gains
+constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kSerialMultiplyAdds = 200000;  // about what waking a thread costs
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The tiles that cover the outputs of all images.
+class Tiles {
+ public:
+  Tiles(const TilePlan& plan, const Extents& extents)
+      : plan_(plan),
+        extents_(extents),
+        down_(ceil_div(extents.rows, plan.tile.rows)),
+        across_(ceil_div(extents.cols, plan.tile.cols)),
+        count_(ceil_div(extents.images, plan.tile.images) * down_ * across_) {}
+
+  int64_t count() const { return count_; }
+
+  struct Place {
+    int64_t image, row, col;
+    TileShape shape;
+    int vectors;
+  };
+
+  Place at(int64_t index) const {
+    Place place;
+    place.col = index % across_ * plan_.tile.cols;
+    place.row = index / across_ % down_ * plan_.tile.rows;
+    place.image = index / across_ / down_ * plan_.tile.images;
+    place.shape = {std::min(plan_.tile.images, extents_.images - place.image), std::min(plan_.tile.rows, extents_.rows - place.row),
+                   std::min(plan_.tile.cols, extents_.cols - place.col), plan_.tile_image_stride, plan_.tile_row_stride};
+    place.vectors = static_cast<int>(plan_.vectors_for(place.shape));
+    return place;
+  }
+
+ private:
+  const TilePlan& plan_;
+  const Extents& extents_;
+  int64_t down_, across_, count_;
+};
+
+template <class Scalar>
+Scalar* element(const Planes<Scalar>& planes, const Tiles::Place& place, int64_t channel) {
+  return planes.data + place.image * planes.image_stride + channel * planes.channel_stride + place.row * planes.row_stride +
+         place.col * planes.col_stride;
+}
+
+template <class Scalar>
+PackJob<Scalar> pack_job(const TilePlan& plan, const Block& block, const SourcePlanes<Scalar>& source, const Tiles::Place& place,
+                         Scalar* packed) {
+  const Window& window = plan.windows[block.window];
+  const Planes<const Scalar>& planes = source.planes;
+  return {planes.data + place.image * planes.image_stride,
+          planes.image_stride,
+          planes.channel_stride,
+          planes.row_stride,
+          planes.col_stride,
+          source.height,
+          source.width,
+          place.shape.images,
+          plan.channels.data() + block.channel_begin,
+          block.channel_end - block.channel_begin,
+          place.row,
+          place.col,
+          {window.rows.segments.data(), static_cast<int64_t>(window.rows.segments.size()), plan.row_step, window.cols.segments.data(),
+           static_cast<int64_t>(window.cols.segments.size()), plan.col_step, window.row_stride, window.image_stride,
+           window.segment_stride, window.channel_stride},
+          packed};
+}
+
+// The rows [first, last) of a block, which the caller has made sure lie inside it.
+BlockRows block_rows(const TilePlan& plan, const Block& block, int64_t first, int64_t last) {
+  const int64_t slice = block.slice + first - block.row_begin;
+  return {plan.begin.data() + slice, plan.end.data() + slice, last - first, plan.offsets.data()};
+}
+
+bool is_empty(const BlockRows& rows) {
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    if (rows.begin[row] != rows.end[row]) return false;
+  }
+  return true;
+}
+
+template <class Scalar>
+Scalar* packed_scratch(const TilePlan& plan, const Kernels<Scalar>& kernel) {
+  // The last nonzero's vectors may reach past the last packed element.
+  return scratch<Scalar>(Scratch::packed, plan.packed_elements + kernel.max_vectors * kernel.lanes);
+}
+
+int threads_for(const TilePlan& plan, const Extents& extents, int num_threads) {
+  const int64_t nonzeros = static_cast<int64_t>(plan.offsets.size());
+  return nonzeros * extents.count() < kSerialMultiplyAdds ? 1 : num_threads;
+}
+
+// Rows of outputs a task takes: few enough for its sums to stay in cache and for each thread to have work.
+int64_t rows_per_task(int64_t rows, int64_t row_bytes, int64_t tiles, int num_threads) {
+  int64_t per_task = std::max<int64_t>(1, kSumsBytes / row_bytes);
+  if (num_threads > 1) {
+    const int64_t parts = ceil_div(kTasksPerThread * num_threads, std::max<int64_t>(1, tiles));
+    per_task = std::min(per_task, std::max(kMinRowsPerTask, ceil_div(rows, parts)));
+  }
+  return std::max<int64_t>(1, std::min(per_task, rows));
+}
+
+}  // namespace
+
+template <class Scalar>
+void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source, const Scalar* values,
+               const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads) {
+  if (extents.count() == 0 || plan.rows == 0) return;
+  const int threads = threads_for(plan, extents, num_threads);
+  const Tiles tiles(plan, extents);
+  const int64_t tile_elements = tiles.at(0).vectors * int64_t{kernel.lanes};
+  const int64_t per_task = rows_per_task(plan.rows, tile_elements * static_cast<int64_t>(sizeof(Scalar)), tiles.count(), threads);
+  const int64_t parts = ceil_div(plan.rows, per_task);
+
+  parallel_for(tiles.count() * parts, threads, [&](int64_t task) {
+    const Tiles::Place place = tiles.at(task / parts);
+    const int64_t first = task % parts * per_task, last = std::min(plan.rows, first + per_task);
+    const int64_t stride = place.vectors * int64_t{kernel.lanes};
+    Scalar* packed = packed_scratch(plan, kernel);
+    Scalar* sums = scratch<Scalar>(Scratch::sums, per_task * tile_elements);
+    for (int64_t row = first; row < last; ++row) {
+      std::fill_n(sums + (row - first) * stride, stride, bias ? bias[row * bias_stride] : Scalar{0});
+    }
+    for (const Block& block : plan.blocks) {
+      const int64_t block_first = std::max(first, block.row_begin), block_last = std::min(last, block.row_end);
+      if (block_first >= block_last) continue;
+      const BlockRows rows = block_rows(plan, block, block_first, block_last);
+      if (is_empty(rows)) continue;
+      kernel.pack(pack_job(plan, block, source, place, packed));
+      kernel.accumulate(place.vectors, packed, rows, values, sums + (block_first - first) * stride);
+    }
+    kernel.store({sums, stride, element(outputs, place, first), outputs.image_stride, outputs.channel_stride, outputs.row_stride,
+                  outputs.col_stride, last - first, place.shape});
+  });
+}
+
+template <class Scalar>
+void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source, const Planes<const Scalar>& grad_outputs,
+            Scalar* grad_values, int num_threads) {
+  std::fill_n(grad_values, plan.offsets.size(), Scalar{0});
+  if (extents.count() == 0 || plan.blocks.empty()) return;
+  const int threads = threads_for(plan, extents, num_threads);
+  const Tiles tiles(plan, extents);
+  constexpr int64_t kRowsAtOnce = 16;  // as many as the tile copy takes together
+
+  // Each nonzero belongs to one task, which visits the tiles in order: no sum depends on the number of threads.
+  struct Task {
+    const Block* block;
+    int64_t first, last;
+  };
+  std::vector<Task> tasks;
+  const int64_t blocks = static_cast<int64_t>(plan.blocks.size());
+  const int64_t parts = threads == 1 ? 1 : ceil_div(kTasksPerThread * threads, blocks);
+  for (const Block& block : plan.blocks) {
+    const int64_t share = std::max(kMinRowsPerTask, ceil_div(block.row_end - block.row_begin, parts));
+    for (int64_t row = block.row_begin; row < block.row_end; row += share) {
+      tasks.push_back({&block, row, std::min(block.row_end, row + share)});
+    }
+  }
+
+  parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t index) {
+    const Task& task = tasks[index];
+    if (is_empty(block_rows(plan, *task.block, task.first, task.last))) return;
+    Scalar* packed = packed_scratch(plan, kernel);
+    const int64_t most = tiles.at(0).vectors * int64_t{kernel.lanes};
+    Scalar* grad = scratch<Scalar>(Scratch::sums, kRowsAtOnce * most);
+    uint8_t* in_use = scratch<uint8_t>(Scratch::in_use, most);
+    for (int64_t tile = 0; tile < tiles.count(); ++tile) {
+      const Tiles::Place place = tiles.at(tile);
+      const int64_t stride = place.vectors * int64_t{kernel.lanes};
+      std::fill_n(in_use, stride, uint8_t{0});
+      for (int64_t image = 0; image < place.shape.images; ++image) {
+        for (int64_t row = 0; row < place.shape.rows; ++row) {
+          std::fill_n(in_use + image * place.shape.image_stride + row * place.shape.row_stride, place.shape.cols, uint8_t{1});
+        }
+      }
+      kernel.pack(pack_job(plan, *task.block, source, place, packed));
+      for (int64_t row = task.first; row < task.last; row += kRowsAtOnce) {
+        const int64_t end = std::min(task.last, row + kRowsAtOnce);
+        kernel.load({grad, stride, element(grad_outputs, place, row), grad_outputs.image_stride, grad_outputs.channel_stride,
+                     grad_outputs.row_stride, grad_outputs.col_stride, end - row, place.shape});
+        kernel.sample(place.vectors, packed, block_rows(plan, *task.block, row, end), grad, in_use, grad_values);
+      }
+    }
+  });
+}
+
+template void correlate<float>(const Kernels<float>&, const TilePlan&, const Extents&, const SourcePlanes<float>&, const float*, const float*, int64_t,
+                               const Planes<float>&, int);
+template void correlate<double>(const Kernels<double>&, const TilePlan&, const Extents&, const SourcePlanes<double>&, const double*, const double*, int64_t,
+                                const Planes<double>&, int);
+template void sample<float>(const Kernels<float>&, const TilePlan&, const Extents&, const SourcePlanes<float>&, const Planes<const float>&, float*, int);
+template void sample<double>(const Kernels<double>&, const TilePlan&, const Extents&, const SourcePlanes<double>&, const Planes<const double>&, double*, int);
+
+}  // namespace mpl_sparse

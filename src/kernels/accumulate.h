@@ -1,0 +1,79 @@
+// The micro-kernel: for each nonzero one broadcast and T multiply-adds from the packed tile into T registers.
+//
+// Convolution, 1x1 convolution, linear layers on a batch and the gradient to the input are all this loop over other plans.
+#pragma once
+
+#include "kernels/interface.h"
+
+namespace mpl_sparse {
+namespace MPL_SPARSE_TARGET {
+
+// Narrow tiles take several nonzeros at a time, each with registers of its own, so that multiply-adds do not wait for each other.
+constexpr int interleaved(int vectors) { return vectors >= 6 ? 1 : vectors >= 3 ? 2 : vectors == 2 ? 4 : 8; }
+
+template <class V, int T>
+void accumulate_rows(const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values, typename V::scalar* sums) {
+  using reg = typename V::reg;
+  constexpr int sets = interleaved(T);
+  for (int64_t row = 0; row < block.rows; ++row, sums += T * V::lanes) {
+    uint32_t k = block.begin[row];
+    const uint32_t end = block.end[row];
+    if (k == end) continue;
+    reg acc[sets][T];
+#pragma GCC unroll 32
+    for (int t = 0; t < T; ++t) acc[0][t] = V::load(sums + t * V::lanes);
+    if (sets > 1) {
+#pragma GCC unroll 8
+      for (int s = 1; s < sets; ++s) {
+#pragma GCC unroll 32
+        for (int t = 0; t < T; ++t) acc[s][t] = V::zero();
+      }
+      for (; k + sets <= end; k += sets) {
+#pragma GCC unroll 8
+        for (int s = 0; s < sets; ++s) {
+          const reg weight = V::broadcast(values[k + s]);
+          const typename V::scalar* x = packed + block.offsets[k + s];
+#pragma GCC unroll 32
+          for (int t = 0; t < T; ++t) acc[s][t] = V::fma(weight, V::load(x + t * V::lanes), acc[s][t]);
+        }
+      }
+    }
+    for (; k < end; ++k) {
+      const reg weight = V::broadcast(values[k]);
+      const typename V::scalar* x = packed + block.offsets[k];
+#pragma GCC unroll 32
+      for (int t = 0; t < T; ++t) acc[0][t] = V::fma(weight, V::load(x + t * V::lanes), acc[0][t]);
+    }
+#pragma GCC unroll 8
+    for (int s = 1; s < sets; ++s) {
+#pragma GCC unroll 32
+      for (int t = 0; t < T; ++t) acc[0][t] = V::add(acc[0][t], acc[s][t]);
+    }
+#pragma GCC unroll 32
+    for (int t = 0; t < T; ++t) V::store(sums + t * V::lanes, acc[0][t]);
+  }
+}
+
+// Calls accumulate_rows<V, vectors>: a compile-time width for each width that a plan may choose.
+template <class V, int T>
+struct AccumulateWidth {
+  static void run(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values,
+                  typename V::scalar* sums) {
+    if (vectors == T) return accumulate_rows<V, T>(packed, block, values, sums);
+    AccumulateWidth<V, T - 1>::run(vectors, packed, block, values, sums);
+  }
+};
+
+template <class V>
+struct AccumulateWidth<V, 0> {
+  static void run(int, const typename V::scalar*, const BlockRows&, const typename V::scalar*, typename V::scalar*) {}
+};
+
+template <class V>
+void accumulate(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values,
+                typename V::scalar* sums) {
+  AccumulateWidth<V, V::max_vectors>::run(vectors, packed, block, values, sums);
+}
+
+}  // namespace MPL_SPARSE_TARGET
+}  // namespace mpl_sparse

@@ -1,0 +1,109 @@
+// Packing: padding, stride, dilation and memory format are settled here, so that the arithmetic sees only flat tiles.
+#pragma once
+
+#include "kernels/interface.h"
+
+namespace mpl_sparse {
+namespace MPL_SPARSE_TARGET {
+
+template <class Scalar>
+inline void set_zero(Scalar* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = 0;
+}
+
+template <class Scalar>
+inline void copy_strided(const Scalar* from, int64_t stride, int64_t count, Scalar* to) {
+  if (stride == 1) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+  } else if (stride == 2) {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[2 * i];
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = from[i * stride];
+  }
+}
+
+// One row of a segment: elements [begin, end) lie inside the image.
+struct RowRange {
+  int64_t source;  // the source column of element `begin`
+  int64_t begin, end, length;
+};
+
+inline RowRange clip(const Segment& segment, int64_t tile_start, int64_t step, int64_t extent) {
+  const int64_t source = (tile_start + segment.first) * step + segment.phase;
+  int64_t begin = source >= 0 ? 0 : (-source + step - 1) / step;
+  int64_t end = source < extent ? (extent - source + step - 1) / step : 0;
+  if (begin > segment.length) begin = segment.length;
+  if (end > segment.length) end = segment.length;
+  if (end < begin) end = begin;
+  return {source + begin * step, begin, end, segment.length};
+}
+
+// Channels outermost: for images whose columns lie closer than their channels.
+template <class Scalar>
+inline void pack_row_by_channel(const PackJob<Scalar>& job, const Scalar* source, const RowRange& range, Scalar* to) {
+  const int64_t stride = job.layout.col_step * job.col_stride;
+  for (int64_t slot = 0; slot < job.num_channels; ++slot, to += job.layout.channel_stride) {
+    const Scalar* from = source + job.channels[slot] * job.channel_stride;
+    set_zero(to, range.begin);
+    copy_strided(from, stride, range.end - range.begin, to + range.begin);
+    set_zero(to + range.end, range.length - range.end);
+  }
+}
+
+// Columns outermost, eight at a time: for images whose channels lie side by side (channels_last, a linear layer's batch).
+template <class Scalar>
+inline void pack_row_by_column(const PackJob<Scalar>& job, const Scalar* source, const RowRange& range, Scalar* to) {
+  const int64_t stride = job.layout.col_step * job.col_stride;
+  const int64_t channel_stride = job.layout.channel_stride;
+  int64_t column = range.begin;
+  for (; column + 8 <= range.end; column += 8, source += 8 * stride) {
+    Scalar* out = to + column;
+    for (int64_t slot = 0; slot < job.num_channels; ++slot, out += channel_stride) {
+      const Scalar* from = source + job.channels[slot] * job.channel_stride;
+      for (int i = 0; i < 8; ++i) out[i] = from[i * stride];
+    }
+  }
+  for (; column < range.end; ++column, source += stride) {
+    Scalar* out = to + column;
+    for (int64_t slot = 0; slot < job.num_channels; ++slot, out += channel_stride) {
+      *out = source[job.channels[slot] * job.channel_stride];
+    }
+  }
+  for (int64_t slot = 0; slot < job.num_channels; ++slot, to += channel_stride) {
+    set_zero(to, range.begin);
+    set_zero(to + range.end, range.length - range.end);
+  }
+}
+
+template <class Scalar>
+void pack(const PackJob<Scalar>& job) {
+  const PackLayout& layout = job.layout;
+  const bool by_column = job.channel_stride == 1 && job.col_stride != 1;
+  for (int64_t c = 0; c < layout.num_col_segments; ++c) {
+    const RowRange columns = clip(layout.col_segments[c], job.col_start, layout.col_step, job.width);
+    const RowRange nothing = {0, columns.length, columns.length, columns.length};
+    for (int64_t r = 0; r < layout.num_row_segments; ++r) {
+      const Segment& rows = layout.row_segments[r];
+      const int64_t first_row = (job.row_start + rows.first) * layout.row_step + rows.phase;
+      Scalar* segment = job.packed + (c * layout.num_row_segments + r) * layout.segment_stride;
+      for (int64_t image = 0; image < job.images; ++image) {
+        for (int64_t e = 0; e < rows.length; ++e) {
+          const int64_t row = first_row + e * layout.row_step;
+          const bool inside = row >= 0 && row < job.height && columns.end > columns.begin;
+          const RowRange& range = inside ? columns : nothing;
+          const Scalar* source = inside ? job.source + image * job.image_stride + row * job.row_stride + columns.source * job.col_stride
+                                        : job.source;
+          Scalar* to = segment + image * layout.image_stride + e * layout.row_stride;
+          if (by_column) {
+            pack_row_by_column(job, source, range, to);
+          } else {
+            pack_row_by_channel(job, source, range, to);
+          }
+        }
+      }
+    }
+  }
+}
+
+}  // namespace MPL_SPARSE_TARGET
+}  // namespace mpl_sparse

@@ -1,0 +1,28 @@
+// A target file defines MPL_SPARSE_TARGET, includes its simd/ file and then this one: that is a backend.
+#pragma once
+
+#include "kernels/accumulate.h"
+#include "kernels/interface.h"
+#include "kernels/pack.h"
+#include "kernels/rows_dot.h"
+#include "kernels/sample.h"
+#include "kernels/tile.h"
+
+namespace mpl_sparse {
+namespace MPL_SPARSE_TARGET {
+
+template <class Scalar>
+const Kernels<Scalar>& table() {
+  using V = Vec<Scalar>;
+  static constexpr Kernels<Scalar> kernels = {
+      V::lanes,  V::max_vectors,        &pack<Scalar>,        &store<Scalar>,   &load<Scalar>, &accumulate<V>,
+      &sample<V>, &rows_dot<V, uint16_t>, &rows_dot<V, int32_t>, &permute<Scalar>,
+  };
+  return kernels;
+}
+
+const Kernels<float>& kernels_f32() { return table<float>(); }
+const Kernels<double>& kernels_f64() { return table<double>(); }
+
+}  // namespace MPL_SPARSE_TARGET
+}  // namespace mpl_sparse

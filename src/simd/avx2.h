@@ -1,0 +1,82 @@
+// AVX2 with FMA: sixteen registers of 256 bits.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "simd/partial.h"
+
+namespace mpl_sparse {
+namespace MPL_SPARSE_TARGET {
+
+template <class Scalar>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  using scalar = float;
+  using reg = __m256;
+  static constexpr int lanes = 8;
+  static constexpr int max_vectors = 12;
+
+  static reg zero() { return _mm256_setzero_ps(); }
+  static reg broadcast(float x) { return _mm256_set1_ps(x); }
+  static reg load(const float* p) { return _mm256_loadu_ps(p); }
+  static void store(float* p, reg r) { _mm256_storeu_ps(p, r); }
+  static reg fma(reg a, reg b, reg c) { return _mm256_fmadd_ps(a, b, c); }
+  static reg add(reg a, reg b) { return _mm256_add_ps(a, b); }
+  static float sum(reg r) {
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(r), _mm256_extractf128_ps(r, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+  }
+  static __m256i widen(const uint16_t* index) {
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index)));
+  }
+  static __m256i widen(const int32_t* index) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)); }
+  template <class Index>
+  static reg gather(const float* base, const Index* index) {
+    return _mm256_i32gather_ps(base, widen(index), 4);
+  }
+  static reg load_partial(const float* p, int count) { return partial_load<Vec>(p, count); }
+  template <class Index>
+  static reg gather_partial(const float* base, const Index* index, int count) {
+    return partial_gather<Vec>(base, index, count);
+  }
+};
+
+template <>
+struct Vec<double> {
+  using scalar = double;
+  using reg = __m256d;
+  static constexpr int lanes = 4;
+  static constexpr int max_vectors = 12;
+
+  static reg zero() { return _mm256_setzero_pd(); }
+  static reg broadcast(double x) { return _mm256_set1_pd(x); }
+  static reg load(const double* p) { return _mm256_loadu_pd(p); }
+  static void store(double* p, reg r) { _mm256_storeu_pd(p, r); }
+  static reg fma(reg a, reg b, reg c) { return _mm256_fmadd_pd(a, b, c); }
+  static reg add(reg a, reg b) { return _mm256_add_pd(a, b); }
+  static double sum(reg r) {
+    __m128d half = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd(r, 1));
+    return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
+  }
+  static __m128i widen(const uint16_t* index) {
+    return _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(index)));
+  }
+  static __m128i widen(const int32_t* index) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(index)); }
+  template <class Index>
+  static reg gather(const double* base, const Index* index) {
+    return _mm256_i32gather_pd(base, widen(index), 8);
+  }
+  static reg load_partial(const double* p, int count) { return partial_load<Vec>(p, count); }
+  template <class Index>
+  static reg gather_partial(const double* base, const Index* index, int count) {
+    return partial_gather<Vec>(base, index, count);
+  }
+};
+
+}  // namespace MPL_SPARSE_TARGET
+}  // namespace mpl_sparse

@@ -1,0 +1,22 @@
+// The first `count` lanes of a vector, the others zero, for instruction sets without masked loads.
+#pragma once
+
+namespace mpl_sparse {
+namespace MPL_SPARSE_TARGET {
+
+template <class V>
+inline typename V::reg partial_load(const typename V::scalar* p, int count) {
+  alignas(64) typename V::scalar lanes[V::lanes] = {};
+  for (int i = 0; i < count; ++i) lanes[i] = p[i];
+  return V::load(lanes);
+}
+
+template <class V, class Index>
+inline typename V::reg partial_gather(const typename V::scalar* base, const Index* index, int count) {
+  alignas(64) typename V::scalar lanes[V::lanes] = {};
+  for (int i = 0; i < count; ++i) lanes[i] = base[index[i]];
+  return V::load(lanes);
+}
+
+}  // namespace MPL_SPARSE_TARGET
+}  // namespace mpl_sparse

@@ -1,0 +1,47 @@
+// Vectors without an instruction set of their own: the compiler lowers them to what its baseline has.
+#pragma once
+
+#include <cstdint>
+
+#include "simd/partial.h"
+
+namespace mpl_sparse {
+namespace MPL_SPARSE_TARGET {
+
+template <class Scalar>
+struct PortableVec {
+  using scalar = Scalar;
+  typedef Scalar reg __attribute__((vector_size(16)));
+  static constexpr int lanes = 16 / sizeof(Scalar);
+  static constexpr int max_vectors = 6;
+
+  static reg zero() { return reg{}; }
+  static reg broadcast(Scalar x) { return x - reg{}; }  // keeps -0.0, as adding zero would not
+  static reg load(const Scalar* p) {
+    reg r;
+    __builtin_memcpy(&r, p, sizeof r);
+    return r;
+  }
+  static void store(Scalar* p, reg r) { __builtin_memcpy(p, &r, sizeof r); }
+  static reg fma(reg a, reg b, reg c) { return a * b + c; }
+  static reg add(reg a, reg b) { return a + b; }
+  static Scalar sum(reg r) {
+    Scalar total = r[0];
+    for (int i = 1; i < lanes; ++i) total += r[i];
+    return total;
+  }
+  template <class Index>
+  static reg gather(const Scalar* base, const Index* index) {
+    reg r;
+    for (int i = 0; i < lanes; ++i) r[i] = base[index[i]];
+    return r;
+  }
+  static reg load_partial(const Scalar* p, int count) { return partial_load<PortableVec>(p, count); }
+  template <class Index>
+  static reg gather_partial(const Scalar* base, const Index* index, int count) {
+    return partial_gather<PortableVec>(base, index, count);
+  }
+};
+
+}  // namespace MPL_SPARSE_TARGET
+}  // namespace mpl_sparse

@@ -1,0 +1,124 @@
+#include "mpl_sparse/threads.h"
+
+#include <pthread.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
+
+#include <atomic>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
+
+namespace mpl_sparse {
+namespace {
+
+struct Job {
+  Job(int64_t count, void (*function)(void*, int64_t), void* argument) : body(function), context(argument), tasks(count) {}
+
+  void (*const body)(void*, int64_t);
+  void* const context;
+  const int64_t tasks;
+  std::atomic<int64_t> next{0};
+  std::mutex error_lock;
+  std::exception_ptr error;
+
+  void work() {
+    for (int64_t task = next.fetch_add(1); task < tasks; task = next.fetch_add(1)) {
+      try {
+        body(context, task);
+      } catch (...) {
+        std::lock_guard<std::mutex> guard(error_lock);
+        if (!error) error = std::current_exception();
+      }
+    }
+  }
+};
+
+class Pool {
+ public:
+  // False when another thread is using the pool, or when no worker could be started: then nothing was done.
+  bool run(Job& job, int helpers) {
+    std::unique_lock<std::mutex> use(in_use_, std::try_to_lock);
+    if (!use.owns_lock() || !start_workers(helpers)) return false;
+    {
+      std::lock_guard<std::mutex> guard(lock_);
+      job_ = &job;
+      places_ = helpers;
+    }
+    wake_.notify_all();
+    job.work();
+    std::unique_lock<std::mutex> guard(lock_);
+    job_ = nullptr;  // a worker that has not woken yet finds nothing to do
+    idle_.wait(guard, [this] { return active_ == 0; });
+    return true;
+  }
+
+ private:
+  bool start_workers(int count) {
+    try {
+      for (; workers_ < count; ++workers_) std::thread([this] { serve(); }).detach();
+    } catch (const std::system_error&) {
+      return workers_ > 0;
+    }
+    return true;
+  }
+
+  void serve() {
+    std::unique_lock<std::mutex> guard(lock_);
+    for (;;) {
+      wake_.wait(guard, [this] { return job_ && places_ > 0; });
+      Job& job = *job_;
+      --places_;
+      ++active_;
+      guard.unlock();
+      job.work();
+      guard.lock();
+      if (--active_ == 0) idle_.notify_one();
+    }
+  }
+
+  std::mutex in_use_;
+  std::mutex lock_;
+  std::condition_variable wake_, idle_;
+  Job* job_ = nullptr;
+  int places_ = 0;   // how many more workers may join the job
+  int active_ = 0;   // how many are at it
+  int workers_ = 0;
+};
+
+// Never destroyed: its threads may still wait on it while the process exits. A child of fork has none of them and takes a new one.
+std::atomic<Pool*> pool{nullptr};
+
+Pool& current_pool() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); });
+  (void)registered;
+  Pool* existing = pool.load(std::memory_order_acquire);
+  if (existing) return *existing;
+  Pool* fresh = new Pool;
+  if (pool.compare_exchange_strong(existing, fresh)) return *fresh;
+  delete fresh;
+  return *existing;
+}
+
+}  // namespace
+
+int cpu_count() {
+#ifdef __linux__
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) == 0 && CPU_COUNT(&allowed) > 0) return CPU_COUNT(&allowed);
+#endif
+  const unsigned count = std::thread::hardware_concurrency();
+  return count ? static_cast<int>(count) : 1;
+}
+
+void parallel_for(int64_t tasks, int num_threads, void (*body)(void* context, int64_t task), void* context) {
+  const int64_t helpers = (tasks < num_threads ? tasks : num_threads) - 1;
+  Job job(tasks, body, context);
+  if (helpers <= 0 || !current_pool().run(job, static_cast<int>(helpers))) job.work();
+  if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace mpl_sparse

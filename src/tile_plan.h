@@ -1,0 +1,81 @@
+// How the nonzeros of a sparse weight meet packed tiles: built once for a pattern, a geometry and a vector width.
+//
+// A tile is a rectangle of outputs of one or more images, laid flat with the packed row's stride, so that for every nonzero the same
+// `vectors` consecutive vectors, at an offset of its own, hold all that it multiplies. Positions between rows belong to no output and
+// are dropped. The nonzeros are cut into blocks by source channel: a block's packed channels fit the first-level cache, and the
+// nonzeros that a row has in a block are neighbours in row-major order, so values and their gradients are used where they lie.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "axis.h"
+#include "kernels/interface.h"
+
+namespace mpl_sparse {
+
+// out[image, row, j, c] = sum over nonzeros (row; channel, kh, kw) of
+//   weight * source[image, channel of the row's group, j * row_step + row_offsets[kh], c * col_step + col_offsets[kw]]
+struct Correlation {
+  int64_t groups = 1;
+  int64_t rows_per_group = 1;
+  int64_t channels_per_group = 1;
+  int64_t row_step = 1, col_step = 1;
+  std::vector<int64_t> row_offsets, col_offsets;  // one a kernel row or column; kNoTap for one that has no nonzeros here
+
+  int64_t rows() const { return groups * rows_per_group; }
+  int64_t taps() const { return static_cast<int64_t>(row_offsets.size() * col_offsets.size()); }
+};
+
+// The outputs of one image, and how many images there are.
+struct Extents {
+  int64_t images, rows, cols;
+  int64_t count() const { return images * rows * cols; }
+};
+
+// What the kernels of a backend can hold.
+struct VectorUnit {
+  int64_t lanes;
+  int64_t max_vectors;
+  int64_t element_bytes;
+};
+
+// Part of the kernel, all of it unless a single channel's tile would be too large for 16-bit offsets.
+struct Window {
+  int64_t tap_row_begin, tap_row_end, tap_col_begin, tap_col_end;
+  Axis rows, cols;
+  int64_t row_stride, image_stride, segment_stride, channel_stride;  // of the packed tile, in elements
+};
+
+struct Block {
+  int64_t window;
+  int64_t row_begin, row_end;          // output rows that may have nonzeros in this block
+  int64_t channel_begin, channel_end;  // into TilePlan::channels, in slot order
+  int64_t slice;                       // into TilePlan::begin and end, one entry a row
+};
+
+struct TilePlan {
+  int64_t rows = 0;      // output rows in all
+  int64_t row_step = 1, col_step = 1;  // of the source, from one output to the next
+  Extents tile{};        // of one tile
+  int64_t tile_image_stride = 0, tile_row_stride = 0;  // flat position of an output: image, row
+  std::vector<Window> windows;
+  std::vector<Block> blocks;
+  std::vector<int32_t> channels;
+  std::vector<uint32_t> begin, end;
+  std::vector<uint16_t> offsets;  // one a nonzero, in the order of the values
+  int64_t packed_elements = 0;    // what a tile's largest block needs
+  int64_t lanes = 1;
+
+  int64_t vectors_for(const TileShape& shape) const {
+    return ((shape.images - 1) * shape.image_stride + (shape.rows - 1) * shape.row_stride + shape.cols + lanes - 1) / lanes;
+  }
+};
+
+// row_ptr (rows + 1) and keys: CSR of the nonzeros, where key = (channel in the group * kernel rows + kh) * kernel columns + kw,
+// increasing within a row. extents: what the plan is to be fast for; it serves any number of images, and of columns when there
+// is one row. O(nnz + rows * blocks).
+TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, const Extents& extents,
+                         const VectorUnit& unit);
+
+}  // namespace mpl_sparse
