@@ -6,21 +6,9 @@
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
 
-// A packed tile holds neighbours' values at positions of no output. Zero times those is harmless unless one is NaN or infinite; then
-// the sum is NaN, and is formed again from the positions in use alone.
-template <class Scalar>
-inline Scalar sample_exactly(int64_t length, const Scalar* packed, const Scalar* grad, const uint8_t* in_use) {
-  Scalar sum = 0;
-  for (int64_t p = 0; p < length; ++p) {
-    if (in_use[p]) sum += grad[p] * packed[p];
-  }
-  return sum;
-}
-
 template <class V, int Count>
-inline void sample_nonzeros(int vectors, const typename V::scalar* packed, const uint16_t* offsets, const typename V::scalar* grad,
-                            const uint8_t* in_use, typename V::scalar* grad_values) {
-  using Scalar = typename V::scalar;
+inline void dot_products(int vectors, const typename V::scalar* packed, const uint16_t* offsets, const typename V::scalar* grad,
+                         typename V::scalar* sums) {
   typename V::reg acc[Count];
 #pragma GCC unroll 8
   for (int i = 0; i < Count; ++i) acc[i] = V::zero();
@@ -30,10 +18,29 @@ inline void sample_nonzeros(int vectors, const typename V::scalar* packed, const
     for (int i = 0; i < Count; ++i) acc[i] = V::fma(g, V::load(packed + offsets[i] + t * V::lanes), acc[i]);
   }
 #pragma GCC unroll 8
+  for (int i = 0; i < Count; ++i) sums[i] = V::sum(acc[i]);
+}
+
+// A packed tile holds neighbours' values, or what an earlier tile left, at positions of no output. Zero times those is harmless unless
+// one is NaN or infinite: then the sum is NaN, and is formed again, in the same order, from a copy that is zero there.
+template <class V>
+typename V::scalar sample_where_in_use(int vectors, const typename V::scalar* packed, const typename V::scalar* grad, const uint8_t* in_use) {
+  alignas(64) typename V::scalar clean[V::max_vectors * V::lanes];
+  for (int p = 0; p < vectors * V::lanes; ++p) clean[p] = in_use[p] ? packed[p] : 0;
+  const uint16_t offset = 0;
+  typename V::scalar sum;
+  dot_products<V, 1>(vectors, clean, &offset, grad, &sum);
+  return sum;
+}
+
+template <class V, int Count>
+inline void sample_nonzeros(int vectors, const typename V::scalar* packed, const uint16_t* offsets, const typename V::scalar* grad,
+                            const uint8_t* in_use, typename V::scalar* grad_values) {
+  typename V::scalar sums[Count];
+  dot_products<V, Count>(vectors, packed, offsets, grad, sums);
   for (int i = 0; i < Count; ++i) {
-    Scalar sum = V::sum(acc[i]);
-    if (!(sum == sum)) sum = sample_exactly(int64_t{vectors} * V::lanes, packed + offsets[i], grad, in_use);
-    grad_values[i] += sum;
+    if (!(sums[i] == sums[i])) sums[i] = sample_where_in_use<V>(vectors, packed + offsets[i], grad, in_use);
+    grad_values[i] += sums[i];
   }
 }
 
