@@ -1,0 +1,15 @@
+"""The two operations for torch: autograd Functions, torch.library ops, and the functions that choose between them."""
+
+from .functions import AddmmFunction, SparseConv2dFunction
+from .library import remember_pattern
+from .operations import conv2d, linear, traced_conv2d, traced_linear
+
+__all__ = [
+    "AddmmFunction",
+    "SparseConv2dFunction",
+    "conv2d",
+    "linear",
+    "remember_pattern",
+    "traced_conv2d",
+    "traced_linear",
+]

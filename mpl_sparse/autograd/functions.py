@@ -1,0 +1,100 @@
+"""The two operations as torch autograd Functions."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Tuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .. import _core
+from ..pattern import Pattern
+from . import kernels
+
+__all__ = ["AddmmFunction", "SparseConv2dFunction"]
+
+
+def _save(ctx: Any, input: Tensor, values: Tensor, pattern: Pattern) -> None:
+    # each operand is kept only for the other's gradient
+    needs_input, needs_values = ctx.needs_input_grad[:2]
+    ctx.save_for_backward(input if needs_values else None, values if needs_input else None)
+    ctx.pattern = pattern
+    # the parameter and the memory it had: pruning a layer swaps that memory
+    ctx.values, ctx.values_before = values, values.detach()
+
+
+def _saved(ctx: Any) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+    if ctx.values.shape != ctx.values_before.shape or ctx.values.data_ptr() != ctx.values_before.data_ptr():
+        raise RuntimeError(
+            f"the values moved from {ctx.pattern.nnz} to {ctx.values.numel()} positions between forward and backward: "
+            "prune or load a layer after backward, or run forward again"
+        )
+    return ctx.saved_tensors
+
+
+class AddmmFunction(torch.autograd.Function):
+    """`AddmmFunction.apply(input, values, bias, pattern)`: `input @ W.T + bias`, W the sparse matrix of the values.
+
+    Shape:
+        input (batch, cols), values (nnz,), bias (rows,) or None; output (batch, rows). All float32 or all float64.
+
+    Backward computes only the gradients that are asked for, that of `values` at the nonzeros only. It is differentiable
+    once. The core checks shapes and dtypes; `mpl_sparse.functional.linear` is the friendlier entry.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern) -> Tensor:
+        _save(ctx, input, values, pattern)
+        return kernels.linear_forward(input, values, bias, pattern)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> Tuple[Optional[Tensor], ...]:
+        input, values = _saved(ctx)
+        return (
+            None if values is None else kernels.linear_grad_input(grad_output, values, ctx.pattern),
+            None if input is None else kernels.linear_grad_values(input, grad_output, ctx.pattern),
+            grad_output.sum(0) if ctx.needs_input_grad[2] else None,
+            None,
+        )
+
+
+class SparseConv2dFunction(torch.autograd.Function):
+    """`SparseConv2dFunction.apply(input, values, bias, pattern, geometry)`: direct sparse convolution.
+
+    Shape:
+        input (batch, in_channels, height, width), values (nnz,), bias (out_channels,) or None;
+        output (batch, out_channels, out_height, out_width) in the input's memory format. All float32 or all float64.
+
+    Backward computes only the gradients that are asked for, that of `values` at the nonzeros only. It is differentiable
+    once. The core checks shapes and dtypes; `mpl_sparse.functional.conv2d` is the friendlier entry.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: Tensor,
+        values: Tensor,
+        bias: Optional[Tensor],
+        pattern: Pattern,
+        geometry: _core.Conv2dGeometry,
+    ) -> Tensor:
+        _save(ctx, input, values, pattern)
+        ctx.geometry, ctx.input_shape = geometry, input.shape
+        return kernels.conv2d_forward(input, values, bias, pattern, geometry)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> Tuple[Optional[Tensor], ...]:
+        input, values = _saved(ctx)
+        pattern, geometry = ctx.pattern, ctx.geometry
+        return (
+            None
+            if values is None
+            else kernels.conv2d_grad_input(grad_output, values, pattern, geometry, ctx.input_shape),
+            None if input is None else kernels.conv2d_grad_values(input, grad_output, pattern, geometry),
+            grad_output.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
+            None,
+            None,
+        )

@@ -1,0 +1,114 @@
+"""The core's kernels for torch tensors: allocate the result, hand the core DLPack capsules. No autograd, no checks."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from torch import Tensor
+from torch.utils.dlpack import to_dlpack
+
+from .. import _core
+from ..pattern import Pattern
+
+
+def _bias_capsule(bias: Optional[Tensor]) -> Optional[object]:
+    return None if bias is None else to_dlpack(bias.contiguous())
+
+
+def memory_format(images: Tensor) -> torch.memory_format:
+    """channels_last when `images` are laid out so and only so; contiguous otherwise."""
+    if images.is_contiguous() or not images.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def linear_forward(input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern) -> Tensor:
+    """(batch, cols) -> (batch, rows)."""
+    output = input.new_empty((input.shape[0], pattern.rows))
+    _core.linear_forward(
+        pattern.handle,
+        to_dlpack(values.contiguous()),
+        to_dlpack(input),
+        _bias_capsule(bias),
+        to_dlpack(output),
+        torch.get_num_threads(),
+    )
+    return output
+
+
+def linear_grad_input(grad_output: Tensor, values: Tensor, pattern: Pattern) -> Tensor:
+    """(batch, rows) -> (batch, cols)."""
+    grad_input = grad_output.new_empty((grad_output.shape[0], pattern.cols))
+    _core.linear_grad_input(
+        pattern.handle,
+        to_dlpack(values.contiguous()),
+        to_dlpack(grad_output),
+        to_dlpack(grad_input),
+        torch.get_num_threads(),
+    )
+    return grad_input
+
+
+def linear_grad_values(input: Tensor, grad_output: Tensor, pattern: Pattern) -> Tensor:
+    """(nnz,): the gradient at the nonzeros only."""
+    grad_values = input.new_empty((pattern.nnz,))
+    _core.linear_grad_weight(
+        pattern.handle, to_dlpack(input), to_dlpack(grad_output), to_dlpack(grad_values), torch.get_num_threads()
+    )
+    return grad_values
+
+
+def conv2d_forward(
+    input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern, geometry: _core.Conv2dGeometry
+) -> Tensor:
+    """(batch, in_channels, ...) -> (batch, out_channels, out_height, out_width), in the input's memory format."""
+    output = torch.empty(
+        (input.shape[0], pattern.rows, geometry.out_height, geometry.out_width),
+        dtype=input.dtype,
+        memory_format=memory_format(input),
+    )
+    _core.conv2d_forward(
+        pattern.handle,
+        geometry,
+        to_dlpack(values.contiguous()),
+        to_dlpack(input),
+        _bias_capsule(bias),
+        to_dlpack(output),
+        torch.get_num_threads(),
+    )
+    return output
+
+
+def conv2d_grad_input(
+    grad_output: Tensor,
+    values: Tensor,
+    pattern: Pattern,
+    geometry: _core.Conv2dGeometry,
+    input_shape: torch.Size,
+) -> Tensor:
+    """The gradient to the input, in grad_output's memory format."""
+    grad_input = torch.empty(input_shape, dtype=grad_output.dtype, memory_format=memory_format(grad_output))
+    _core.conv2d_grad_input(
+        pattern.handle,
+        geometry,
+        to_dlpack(values.contiguous()),
+        to_dlpack(grad_output),
+        to_dlpack(grad_input),
+        torch.get_num_threads(),
+    )
+    return grad_input
+
+
+def conv2d_grad_values(input: Tensor, grad_output: Tensor, pattern: Pattern, geometry: _core.Conv2dGeometry) -> Tensor:
+    """(nnz,): the gradient at the nonzeros only."""
+    grad_values = input.new_empty((pattern.nnz,))
+    _core.conv2d_grad_weight(
+        pattern.handle,
+        geometry,
+        to_dlpack(input),
+        to_dlpack(grad_output),
+        to_dlpack(grad_values),
+        torch.get_num_threads(),
+    )
+    return grad_values
