@@ -1,0 +1,24 @@
+"""Prunable layers, masked and sparse, and the conversion of whole models between the two."""
+
+from .conv2d import DenseConv2d, SparseConv2d
+from .convert import prunable, prunable_layers, to_dense, to_sparse
+from .linear import DenseLinear, SparseLinear
+from .prunable import Prunable, check_pct, check_rank, check_threshold
+from .values import carry, pattern_of
+
+__all__ = [
+    "DenseConv2d",
+    "DenseLinear",
+    "Prunable",
+    "SparseConv2d",
+    "SparseLinear",
+    "carry",
+    "check_pct",
+    "check_rank",
+    "check_threshold",
+    "pattern_of",
+    "prunable",
+    "prunable_layers",
+    "to_dense",
+    "to_sparse",
+]

@@ -1,0 +1,91 @@
+"""Masked: a dense layer with a bool mask over its weight."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Type, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ..pattern import Pattern
+from .prunable import Prunable, checked_mask, pattern_as_mask, take_settings
+
+__all__ = ["Masked"]
+
+Layer = TypeVar("Layer", bound="Masked")
+
+
+class Masked(Prunable, nn.Module):
+    """Mixin over nn.Conv2d or nn.Linear: the layer computes with `weight` where `mask` is True, with nothing elsewhere.
+
+    `mask` is a persistent bool buffer, True everywhere at first.
+    """
+
+    weight: Tensor
+    mask: Tensor
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("mask", torch.ones_like(self.weight, dtype=torch.bool))
+
+    @classmethod
+    def _from_layer(cls: Type[Layer], layer: nn.Module) -> Layer:
+        masked = cls.__new__(cls)
+        take_settings(masked, vars(layer))
+        # the very same Parameter objects, so that an optimizer that holds them keeps working, and tables of hooks
+        masked._parameters.update(layer._parameters)
+        masked._buffers.update(layer._buffers)
+        if "mask" not in masked._buffers:
+            masked.register_buffer("mask", torch.ones_like(layer.weight, dtype=torch.bool))  # type: ignore[arg-type]
+        return masked
+
+    @property
+    def masked_weight(self) -> Tensor:
+        """The weight that the layer computes with: differentiable, and zero (never weight * 0) where it is pruned."""
+        return torch.where(self.mask, self.weight, 0)
+
+    @property
+    def pattern(self) -> Pattern:
+        """The positions of the remaining weights, as the mask has them now."""
+        return Pattern.from_mask(self.mask.cpu())
+
+    @property
+    def num_weight(self) -> int:
+        """The number of remaining weights."""
+        return int(self.mask.sum())
+
+    @property
+    def weight_shape(self) -> torch.Size:
+        """The shape of the weight."""
+        return self.weight.shape
+
+    def remaining_weight(self) -> Tensor:
+        """The remaining weights, detached, 1-D, in row-major order of position."""
+        return self.weight.detach()[self.mask]
+
+    @torch.no_grad()
+    def set_mask(self, mask: Tensor) -> None:
+        """Keep exactly the positions where `mask`, bool and of the weight's shape, is True. See `Prunable.set_mask`."""
+        self.mask.copy_(checked_mask(mask, self.weight.shape))
+
+    def _keep(self, kept: Tensor) -> None:
+        self.mask[self.mask.clone()] = kept.to(self.mask.device)
+
+    def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
+        """Accept also a plain dense state_dict (the mask stays) and a sparse layer's (its pattern is the mask)."""
+        local = {key: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
+        if prefix + "values" in local:
+            values, row_ptr, col_idx = (local.pop(prefix + name, None) for name in ("values", "row_ptr", "col_idx"))
+            try:
+                pattern = Pattern.from_csr(row_ptr, col_idx, self.weight.shape)
+                mask = pattern_as_mask(pattern, torch.device("cpu"))
+                if values.shape != (pattern.nnz,):
+                    raise ValueError(f"values must have shape ({pattern.nnz},), got {tuple(values.shape)}")
+            except (TypeError, ValueError) as error:
+                args[-1].append(f"While reading the sparse positions of {prefix[:-1]!r}: {error}")
+                return
+            weight = values.new_zeros(self.weight.shape)
+            weight[mask] = values.detach()
+            local.update({prefix + "weight": weight, prefix + "mask": mask})
+        local.setdefault(prefix + "mask", self.mask)
+        super()._load_from_state_dict(local, prefix, *args)
