@@ -1,0 +1,27 @@
+"""What all tests share: Hypothesis settings, the tests' own modules on the path, and the backends one by one."""
+
+import pathlib
+import sys
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from mpl_sparse import _core
+
+# oracle.py and samples.py; last, so that no folder of tests hides an installed package
+sys.path.append(str(pathlib.Path(__file__).parent))
+
+settings.register_profile(
+    "mpl_sparse", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("mpl_sparse")
+
+
+@pytest.fixture(params=_core.backends())
+def backend(request):
+    """Runs the test once on each backend of this machine; by name, or for a module by pytest.mark.usefixtures."""
+    before = _core.backend()
+    _core.set_backend(request.param)
+    assert _core.backend() == request.param
+    yield request.param
+    _core.set_backend(before)
