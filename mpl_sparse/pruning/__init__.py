@@ -1,0 +1,23 @@
+"""Pruning of whole models: `scores` say which weights are worth least, `model` takes them from each layer."""
+
+from .model import (
+    PerLayer,
+    prune_by_pct,
+    prune_by_rank,
+    prune_by_score,
+    prune_by_threshold,
+    random_prune_by_pct,
+)
+from .scores import SCORES, magnitude, random
+
+__all__ = [
+    "SCORES",
+    "PerLayer",
+    "magnitude",
+    "prune_by_pct",
+    "prune_by_rank",
+    "prune_by_score",
+    "prune_by_threshold",
+    "random",
+    "random_prune_by_pct",
+]
