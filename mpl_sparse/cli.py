@@ -1,0 +1,61 @@
+"""The command line: `mpl-sparse demo` and `mpl-sparse info`."""
+
+from __future__ import annotations
+
+import argparse
+import mmap
+import platform
+from importlib import metadata, util
+from typing import Dict, Optional, Sequence
+
+import mpl_sparse
+
+__all__ = ["info", "main"]
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run one command and return the exit status. `arguments` default to those of the process."""
+    parser = argparse.ArgumentParser(
+        prog="mpl-sparse", description="Sparse convolutional and linear layers for PyTorch on CPUs."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    demo = commands.add_parser(
+        "demo", help="train, prune and time a small network on handwritten digits (under two minutes)"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="of the weights and the order of the images (default: 0)")
+    commands.add_parser("info", help="what this build runs on this machine")
+    options = parser.parse_args(arguments)
+
+    if options.command == "info":
+        for name, value in info().items():
+            print(f"{name + ':':<14}{value}")
+        return 0
+    if util.find_spec("torch") is None:
+        parser.exit(1, "mpl-sparse demo trains with PyTorch, which is not installed: pip install torch\n")
+    from .demo import run
+
+    run(options.seed)
+    return 0
+
+
+def info() -> Dict[str, str]:
+    """What decides how fast the kernels run here. Does not import torch."""
+    return {
+        "mpl-sparse": _version("mpl-sparse"),
+        "backend": mpl_sparse.backend(),
+        "backends": " ".join(mpl_sparse.backends()),
+        "CPU": platform.machine(),
+        "CPU features": " ".join(mpl_sparse.cpu_features()) or "none",
+        "threads": str(mpl_sparse.get_num_threads()),
+        "page size": f"{mmap.PAGESIZE} bytes",
+        "Python": platform.python_version(),
+        "numpy": _version("numpy"),
+        "torch": _version("torch"),
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"

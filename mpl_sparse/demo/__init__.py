@@ -1,0 +1,5 @@
+"""`mpl-sparse demo`: train, prune, convert and time a small convolutional network on real handwritten digits."""
+
+from .story import run
+
+__all__ = ["run"]
