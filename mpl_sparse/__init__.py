@@ -1,6 +1,7 @@
 """Unstructured pruning and truly sparse convolution and linear layers for PyTorch on CPUs.
 
-The names below are the public interface. Each is imported when it is first used: `import mpl_sparse` loads neither torch nor numpy.
+The names below are the public interface. Each is imported when it is first used: `import mpl_sparse` loads neither torch
+nor numpy.
 """
 
 from __future__ import annotations
@@ -58,8 +59,8 @@ def __getattr__(name: str) -> Any:
         if error.name != "torch":
             raise
         raise ImportError(
-            f"mpl_sparse.{name} needs PyTorch: install torch (there is none for 32-bit ARM, where mpl_sparse.Pattern and "
-            "mpl_sparse.functional work on numpy arrays)",
+            f"mpl_sparse.{name} needs PyTorch: install torch (there is none for 32-bit ARM, where mpl_sparse.Pattern "
+            "and mpl_sparse.functional work on numpy arrays)",
             name="torch",
         ) from error
     value = module if name == home else getattr(module, name)

@@ -1,7 +1,8 @@
-"""The C++ core, one function per header function. Arrays are DLPack exporters (numpy arrays, torch CPU tensors) or DLPack capsules.
+"""The C++ core, one function per header function.
 
-Every function raises ValueError (BufferError for a capsule that is not what it says) before it writes anything. Outputs are
-overwritten whole. All floating-point arrays of one call are float32, or all are float64. The GIL is released while computing.
+Arrays are DLPack exporters (numpy arrays, torch CPU tensors) or DLPack capsules. All floating-point arrays of one call are
+float32, or all are float64. Every function raises TypeError, ValueError, or BufferError for a capsule that is not what it
+says, before it writes anything. Outputs are overwritten whole. The GIL is released while computing.
 """
 
 from typing import Any, Optional, Tuple
@@ -26,7 +27,7 @@ class Pattern:
         """A fresh copy, int32 (rows + 1,)."""
     def col_idx(self) -> Capsule:
         """A fresh copy, int32 (nnz,)."""
-    def transpose(self) -> Tuple["Pattern", Capsule]:
+    def transpose(self) -> Tuple[Pattern, Capsule]:
         """The transposed pattern and `order`, int32 (nnz,): the transpose's values are `values[order]`."""
 
 class Conv2dGeometry:

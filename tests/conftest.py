@@ -17,6 +17,14 @@ settings.register_profile(
 settings.load_profile("mpl_sparse")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_the_sources(tmp_path_factory):
+    """An empty working directory: what a subprocess imports is the installed package."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("away"))
+        yield
+
+
 @pytest.fixture(params=_core.backends())
 def backend(request):
     """Runs the test once on each backend of this machine; by name, or for a module by pytest.mark.usefixtures."""

@@ -3,7 +3,7 @@
 from .conv2d import DenseConv2d, SparseConv2d
 from .convert import prunable, prunable_layers, to_dense, to_sparse
 from .linear import DenseLinear, SparseLinear
-from .prunable import Prunable, check_pct, check_rank, check_threshold
+from .prunable_layer import Prunable, check_pct, check_rank, check_threshold
 from .values import carry, pattern_of
 
 __all__ = [

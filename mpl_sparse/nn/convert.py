@@ -11,7 +11,7 @@ from torch import nn
 
 from .conv2d import DenseConv2d, SparseConv2d
 from .linear import DenseLinear, SparseLinear
-from .prunable import Prunable
+from .prunable_layer import Prunable
 
 __all__ = ["prunable", "prunable_layers", "to_dense", "to_sparse"]
 

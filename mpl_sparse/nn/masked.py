@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..pattern import Pattern
-from .prunable import Prunable, checked_mask, pattern_as_mask, take_settings
+from .prunable_layer import Prunable, checked_mask, pattern_as_mask, take_settings
 
 __all__ = ["Masked"]
 

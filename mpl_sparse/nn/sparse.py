@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..autograd import remember_pattern
 from ..pattern import Pattern
 from .masked import Masked
-from .prunable import Prunable, checked_mask, copied, copied_settings, pattern_as_mask, take_settings
+from .prunable_layer import Prunable, checked_mask, copied, copied_settings, pattern_as_mask, take_settings
 from .values import bind_pattern, carry
 
 __all__ = ["Sparse"]
