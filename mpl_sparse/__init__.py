@@ -1,7 +1,7 @@
 """Unstructured pruning and truly sparse convolution and linear layers for PyTorch on CPUs.
 
-The names below are the public interface. Each is imported when it is first used: `import mpl_sparse` loads neither torch
-nor numpy.
+The names below are the public interface. Each is imported when it is first used: `import mpl_sparse` loads neither
+torch nor numpy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The C++ core, one function per header function.
 
-Arrays are DLPack exporters (numpy arrays, torch CPU tensors) or DLPack capsules. All floating-point arrays of one call are
-float32, or all are float64. Every function raises TypeError, ValueError, or BufferError for a capsule that is not what it
-says, before it writes anything. Outputs are overwritten whole. The GIL is released while computing.
+Arrays are DLPack exporters (numpy arrays, torch CPU tensors) or DLPack capsules. All floating-point arrays of one call
+are float32, or all are float64. Every function raises TypeError, ValueError, or BufferError for a capsule that is not
+what it says, before it writes anything. Outputs are overwritten whole. The GIL is released while computing.
 """
 
 from typing import Any, Optional, Tuple
