@@ -30,8 +30,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         for name, value in info().items():
             print(f"{name + ':':<14}{value}")
         return 0
-    if util.find_spec("torch") is None:
-        parser.exit(1, "mpl-sparse demo trains with PyTorch, which is not installed: pip install torch\n")
+    for needed, why in (("torch", "trains with PyTorch"), ("tqdm", "shows its progress with tqdm")):
+        if util.find_spec(needed) is None:
+            parser.exit(1, f"mpl-sparse demo {why}, which is not installed: pip install {needed}\n")
     from .demo import run
 
     run(options.seed)

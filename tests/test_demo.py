@@ -10,6 +10,7 @@ import pytest
 from mpl_sparse.cli import main
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("tqdm")
 
 from mpl_sparse.demo import digits, story, timing, training  # noqa: E402
 
@@ -52,7 +53,7 @@ def test_the_demo_prints_one_table_of_what_it_measured(short, capsys):
     assert main(["demo", "--seed", "1"]) == 0
     torch.set_rng_state(generator_state)
     out, err = capsys.readouterr()
-    assert err == ""  # no progress line where there is no terminal
+    assert err == ""  # no progress bar where there is no terminal
     number = r"[\d,.]+"
     for row in (
         rf"accuracy on held-out digits +({number}%\s*){{3}}",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from copy import deepcopy
 from typing import Callable, Dict, List, NamedTuple, Sequence
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from .. import backend
-from ..nn import prunable, to_sparse
+from ..nn import prunable, prunable_layers, to_sparse
 from ..optim import SGD
 from ..pruning import prune_by_pct
 from ..report import summary
@@ -39,29 +39,31 @@ def run(seed: int = 0) -> None:
     """Train, prune to 90 % and 95 %, convert, fine-tune sparse, measure, and print one table."""
     torch.manual_seed(seed)
     training_data, held_out = map(as_tensors, split_digits(load_digits()))
+    epochs_in_all = DENSE_EPOCHS + len(PRUNING_STEPS) * PRUNING_EPOCHS + 2 * SPARSE_EPOCHS
+    bar = tqdm(total=epochs_in_all, unit="epoch", leave=False, disable=None)  # None: only on a terminal
 
-    _progress("training the dense network")
+    def learn(model: nn.Module, optimizer: SGD, epochs: int, doing: str) -> None:
+        bar.set_description(f"{doing}, {_share_left(model):.0%} of the weights")
+        train(model, optimizer, training_data, epochs, bar.update)
+
     dense = network()
-    train(dense, _optimizer(dense), training_data, DENSE_EPOCHS)
+    learn(dense, _optimizer(dense), DENSE_EPOCHS, "training dense")
 
     masked = prunable(deepcopy(dense))
     optimizer = _optimizer(masked)
     for pct in PRUNING_STEPS:
         prune_by_pct(masked, pct)
-        _progress(f"pruned, {summary(masked).total['density']:.0%} of the weights left: training on")
-        train(masked, optimizer, training_data, PRUNING_EPOCHS)
+        learn(masked, optimizer, PRUNING_EPOCHS, "training pruned")
 
     sparse = to_sparse(masked)
     with torch.no_grad():
         difference = (sparse(held_out[0]) - masked(held_out[0])).abs().max().item()
     optimizer = _optimizer(sparse)
-    _progress("fine-tuning the sparse network")
-    train(sparse, optimizer, training_data, SPARSE_EPOCHS)
+    learn(sparse, optimizer, SPARSE_EPOCHS, "fine-tuning sparse")
     sparse_90 = deepcopy(sparse)
 
     prune_by_pct(sparse, 0.5)  # in the middle of a run: the optimizer keeps the momentum of the weights that stay
-    _progress(f"pruned, {summary(sparse).total['density']:.0%} of the weights left: fine-tuning on")
-    train(sparse, optimizer, training_data, SPARSE_EPOCHS)
+    learn(sparse, optimizer, SPARSE_EPOCHS, "fine-tuning sparse")
 
     whole = summary(masked).total
     epochs = DENSE_EPOCHS
@@ -72,16 +74,21 @@ def run(seed: int = 0) -> None:
         left = summary(model).total
         name = f"sparse, {1 - left['density']:.0%} pruned"
         candidates.append(Candidate(name, model, epochs, left["nnz"], left["sparse_bytes"]))
-    _progress("measuring")
+    bar.set_description("measuring")
     timings = _timings([candidate.model for candidate in candidates], training_data)
     accuracies = [accuracy(candidate.model, held_out) for candidate in candidates]
-    _progress("")
+    bar.close()
 
     print(f"{backend()} kernels against torch {torch.__version__}, {torch.get_num_threads()} threads.")
     print("In brackets: how many times faster than dense.\n")
     print(_table(candidates, accuracies, timings))
     print(f"\nLargest difference of any output before and after to_sparse(): {difference:.1e}.")
     print(_verdict(candidates, timings))
+
+
+def _share_left(model: nn.Module) -> float:
+    """The density of the prunable layers; 1 for a network that has none yet."""
+    return summary(model).total["density"] if prunable_layers(model) else 1.0
 
 
 def _optimizer(model: nn.Module) -> SGD:
@@ -138,9 +145,3 @@ def _verdict(candidates: Sequence[Candidate], timings: Dict[str, List[float]]) -
     if not slower:
         return "Sparse was faster than dense in every row of this run."
     return "\n  ".join(["Sparse was SLOWER than dense in this run:", *slower])
-
-
-def _progress(text: str) -> None:
-    """Replace the progress line; only on a terminal."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Callable, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +43,19 @@ def training_step(model: nn.Module, optimizer: torch.optim.Optimizer, images: Te
     optimizer.step()
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, data: Tensors, epochs: int) -> None:
+def train(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: Tensors,
+    epochs: int,
+    after_epoch: Callable[[], object] = lambda: None,
+) -> None:
     """Run over the data `epochs` times, in a new random order each time."""
     images, labels = data
     for _ in range(epochs):
         for batch in torch.randperm(len(labels)).split(BATCH):
             training_step(model, optimizer, images[batch], labels[batch])
+        after_epoch()
 
 
 @torch.no_grad()
