@@ -9,13 +9,10 @@ import numpy as np
 
 from . import _core
 from .geometry import check_conv2d, check_linear, conv2d_geometry, pads, pair, positive_int
-from .pattern import Pattern, is_tensor
+from .pattern import CARRIED_BY_DLPACK, Pattern, is_tensor
 from .threads import get_num_threads
 
 __all__ = ["conv2d", "linear"]
-
-# numpy < 2.1 refuses to export a read-only array by DLPack
-_CARRIED: Any = ["ALIGNED"] if np.lib.NumpyVersion(np.__version__) >= "2.1.0" else ["ALIGNED", "WRITEABLE"]
 
 
 def linear(input: Any, values: Any, pattern: Pattern, bias: Optional[Any] = None) -> Any:
@@ -134,4 +131,4 @@ def _operand(name: str, array: Any) -> np.ndarray:
     dtype = array.dtype.newbyteorder("=")
     if dtype not in (np.float32, np.float64):
         raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
-    return np.require(array, dtype, _CARRIED if name == "input" else [*_CARRIED, "C_CONTIGUOUS"])
+    return np.require(array, dtype, CARRIED_BY_DLPACK if name == "input" else [*CARRIED_BY_DLPACK, "C_CONTIGUOUS"])

@@ -17,6 +17,9 @@ __all__ = ["Pattern"]
 
 INT32_MAX = 2**31 - 1
 
+# requirements of np.require; numpy < 2.1 refuses to export a read-only array
+CARRIED_BY_DLPACK: Any = ["ALIGNED"] if np.lib.NumpyVersion(np.__version__) >= "2.1.0" else ["ALIGNED", "WRITEABLE"]
+
 
 class Pattern:
     """Immutable positions of the weights that a sparse layer keeps, as rows of column indices (CSR).
@@ -107,7 +110,8 @@ class Pattern:
             raise ValueError(f"row_ptr must have shape ({shape[0] + 1},) for {shape[0]} rows, got {row_ptr.shape}")
         if col_idx.ndim != 1:
             raise ValueError(f"col_idx must have 1 dimension, got shape {col_idx.shape}")
-        return cls(shape, _core.Pattern(shape[0], math.prod(shape[1:]), row_ptr, col_idx), library)
+        arrays = (np.require(array, np.int32, [*CARRIED_BY_DLPACK, "C_CONTIGUOUS"]) for array in (row_ptr, col_idx))
+        return cls(shape, _core.Pattern(shape[0], math.prod(shape[1:]), *arrays), library)
 
     @property
     def handle(self) -> _core.Pattern:
@@ -279,7 +283,7 @@ def _int32(name: str, array: np.ndarray) -> np.ndarray:
         raise TypeError(f"{name} must hold integers, got {array.dtype}")
     if array.size and (array.min() < 0 or array.max() > INT32_MAX):
         raise ValueError(f"{name} must lie in [0, {INT32_MAX}], got {array.min()} to {array.max()}")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return array.astype(np.int32, copy=False)
 
 
 def _checked_shape(shape: Sequence[int]) -> Tuple[int, ...]:
