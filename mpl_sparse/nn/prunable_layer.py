@@ -73,9 +73,7 @@ class Prunable:
             raise ValueError(f"scores must have shape ({remaining},), got {tuple(scores.shape)}")
         count = _count("count", count, remaining)
         if count:
-            kept = torch.ones(remaining, dtype=torch.bool, device=scores.device)
-            kept[torch.argsort(scores.detach(), stable=True)[:count]] = False
-            self._keep(kept)
+            self._keep(~_lowest(scores.detach(), count))
 
     def prune_by_threshold(self, thr: float) -> None:
         """Keep the weights with |w| >= thr.
@@ -121,6 +119,17 @@ class Prunable:
     def move_data(self, device: Any) -> None:
         """`to(device)`: the mask is a buffer, which moves with the layer. Kept for the original's callers."""
         self.to(device)  # type: ignore[attr-defined]
+
+
+def _lowest(scores: Tensor, count: int) -> Tensor:
+    """Where the `count` lowest scores are, count >= 1; of equal scores the first ones; NaN is the largest. bool."""
+    last = scores.kthvalue(count).values  # by selection: sorting millions of weights would take seconds
+    if last.isnan():
+        lower, equal = ~scores.isnan(), scores.isnan()
+    else:
+        lower, equal = scores < last, scores == last
+    lower[equal.nonzero().squeeze(1)[: count - int(lower.sum())]] = True
+    return lower
 
 
 def check_threshold(thr: Any) -> float:
