@@ -31,14 +31,12 @@ class Pattern:
     Patterns compare, hash and pickle by content; copies of one are the same object.
     """
 
-    __slots__ = ("_handle", "_shape", "_library", "_row_ptr", "_col_idx", "_transposed", "_id", "__weakref__")
+    __slots__ = ("_handle", "_shape", "_library", "_transposed", "_id", "__weakref__")
 
     def __init__(self, shape: Tuple[int, ...], handle: _core.Pattern, library: str) -> None:
         self._shape = shape
         self._handle = handle
         self._library = library  # "numpy" or "torch": what to_mask() returns
-        self._row_ptr: Optional[np.ndarray] = None
-        self._col_idx: Optional[np.ndarray] = None
         self._transposed: Optional[Pattern] = None
         self._id: Optional[str] = None
 
@@ -146,17 +144,13 @@ class Pattern:
 
     @property
     def row_ptr(self) -> np.ndarray:
-        """Read-only int32 (rows + 1,)."""
-        if self._row_ptr is None:
-            self._row_ptr = _read_only(self._handle.row_ptr())
-        return self._row_ptr
+        """Read-only int32 (rows + 1,): a new copy at each access, for the core shares its own with nobody."""
+        return _read_only(self._handle.row_ptr())
 
     @property
     def col_idx(self) -> np.ndarray:
-        """Read-only int32 (nnz,)."""
-        if self._col_idx is None:
-            self._col_idx = _read_only(self._handle.col_idx())
-        return self._col_idx
+        """Read-only int32 (nnz,): a new copy at each access."""
+        return _read_only(self._handle.col_idx())
 
     @property
     def id(self) -> str:
