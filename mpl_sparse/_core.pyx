@@ -96,9 +96,12 @@ cdef object capsule_of(str name, object array):
     if export is None:
         raise TypeError(f"{name} must be an array that speaks DLPack, got {type(array).__name__}")
     try:
-        return export(max_version=(MAJOR_VERSION, 0))
-    except TypeError:  # an exporter from before DLPack 1.0
-        return export()
+        try:
+            return export(max_version=(MAJOR_VERSION, 0))
+        except TypeError:  # an exporter from before DLPack 1.0
+            return export()
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise BufferError(f"{name} cannot be exported through DLPack: {error}") from error
 
 
 cdef str dtype_name(const DLTensor* tensor):

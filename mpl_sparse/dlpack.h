@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <type_traits>
 
 #include "mpl_sparse/tensor.h"
 
@@ -64,11 +65,12 @@ inline int64_t dlpack_stride(const DLTensor* tensor, int axis) {
   return stride;
 }
 
-// A null tensor is an optional argument that is absent.
+// A null tensor is an optional argument that is absent. An empty one is present, though it may have no data.
 template <class T>
 Vector<T> dlpack_vector(const DLTensor* tensor) {
+  static std::remove_const_t<T> nothing;
   if (!tensor) return {};
-  return {dlpack_data<T>(tensor), tensor->shape[0], dlpack_stride(tensor, 0)};
+  return {tensor->data ? dlpack_data<T>(tensor) : &nothing, tensor->shape[0], dlpack_stride(tensor, 0)};
 }
 
 template <class T>

@@ -30,6 +30,14 @@ void check_product(const char* what, std::initializer_list<int64_t> sizes) {
   }
 }
 
+// Positions in a row of the weight, and of its transpose for the gradient to the input, are 32-bit numbers.
+void check_positions(const char* channels, int64_t per_group, int64_t taps) {
+  if (per_group && taps > kMaxSize / per_group) {
+    throw std::invalid_argument(std::string(channels) + " / groups * kernel_height * kernel_width must lie below 2^31, got " +
+                                std::to_string(per_group) + " * " + std::to_string(taps));
+  }
+}
+
 int64_t out_size(int64_t size, int64_t pad_begin, int64_t pad_end, int64_t kernel, int64_t stride, int64_t dilation) {
   return (size + pad_begin + pad_end - dilation * (kernel - 1) - 1) / stride + 1;
 }
@@ -42,7 +50,8 @@ void check_kernel(const char* axis, int64_t size, int64_t pad_begin, int64_t pad
   }
 }
 
-void check_pattern(const Pattern& pattern, const Conv2dGeometry& g) {
+void check_geometry(const Pattern& pattern, const Conv2dGeometry& g) {
+  g.validate();
   const int64_t cols = g.in_channels / g.groups * g.kernel_height * g.kernel_width;
   if (pattern.rows() != g.out_channels || pattern.cols() != cols) {
     throw std::invalid_argument("pattern must have " + std::to_string(g.out_channels) + " rows and " + std::to_string(cols) +
@@ -57,6 +66,7 @@ VectorUnit unit_of(const Kernels<Scalar>& kernel) {
 
 template <class Scalar>
 Planes<Scalar> planes_of(const Images<Scalar>& images) {
+  if (!images.data) return {};  // empty, so never read: and no stride may be added to null
   return {images.data, images.stride[0], images.stride[1], images.stride[2], images.stride[3]};
 }
 
@@ -109,6 +119,8 @@ void Conv2dGeometry::validate() const {
     }
   }
   check_product("the weight", {in_channels / groups, kernel_height, kernel_width, out_channels});
+  check_positions("in_channels", in_channels / groups, kernel_height * kernel_width);
+  check_positions("out_channels", out_channels / groups, kernel_height * kernel_width);
   check_kernel("height", in_height, pad_top, pad_bottom, kernel_height, dilation_height);
   check_kernel("width", in_width, pad_left, pad_right, kernel_width, dilation_width);
   check_product("the input", {batch, in_channels, in_height, in_width});
@@ -125,7 +137,7 @@ template <class Scalar>
 void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values, Images<const Scalar> input,
                     Vector<const Scalar> bias, Images<Scalar> output, int num_threads) {
   Conv2dGeometry g = geometry;
-  check_pattern(pattern, g);
+  check_geometry(pattern, g);
   check_values("values", values, pattern.nnz());
   check_shape("input", input.size, {g.batch, g.in_channels, g.in_height, g.in_width});
   check_bias(bias, g.out_channels);
@@ -143,7 +155,7 @@ template <class Scalar>
 void conv2d_grad_input(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values,
                        Images<const Scalar> grad_output, Images<Scalar> grad_input, int num_threads) {
   Conv2dGeometry g = geometry;
-  check_pattern(pattern, g);
+  check_geometry(pattern, g);
   check_values("values", values, pattern.nnz());
   check_shape("grad_output", grad_output.size, {g.batch, g.out_channels, g.out_height(), g.out_width()});
   check_shape("grad_input", grad_input.size, {g.batch, g.in_channels, g.in_height, g.in_width});
@@ -168,7 +180,7 @@ template <class Scalar>
 void conv2d_grad_weight(const Pattern& pattern, const Conv2dGeometry& geometry, Images<const Scalar> input,
                         Images<const Scalar> grad_output, Vector<Scalar> grad_values, int num_threads) {
   Conv2dGeometry g = geometry;
-  check_pattern(pattern, g);
+  check_geometry(pattern, g);
   check_shape("input", input.size, {g.batch, g.in_channels, g.in_height, g.in_width});
   check_shape("grad_output", grad_output.size, {g.batch, g.out_channels, g.out_height(), g.out_width()});
   check_values("grad_values", grad_values, pattern.nnz());

@@ -39,22 +39,27 @@ std::vector<int64_t> tap_offsets(int64_t taps, int64_t dilation, int64_t pad) {
   return offsets;
 }
 
-// Along one axis of the gradient to the input, phase p holds the inputs i with (i + pad) % stride == p. Those meet the taps k with
-// k * dilation % stride == p, and input number j of them reads output j + offset of tap k.
+// Along one axis of the gradient to the input, phase s holds the inputs s, s + stride, ... Those meet the taps k with
+// (k * dilation - pad) % stride == s, and input number j of them reads output j + offset of tap k. A stride longer than the input
+// has no more phases than there are inputs.
 struct Phase {
   Lattice lattice;
   std::vector<int64_t> offsets;
 };
 
+// The first input that a tap may reach: its phase, if there is such an input.
+int64_t phase_of(int64_t tap, int64_t stride, int64_t dilation, int64_t pad) {
+  const int64_t rest = (tap * dilation - pad) % stride;
+  return rest < 0 ? rest + stride : rest;
+}
+
 std::vector<Phase> phases(int64_t extent, int64_t taps, int64_t stride, int64_t dilation, int64_t pad) {
-  std::vector<Phase> all(stride);
-  for (int64_t p = 0; p < stride; ++p) {
-    const int64_t first = pad > p ? (pad - p + stride - 1) / stride : 0;
-    const int64_t start = p - pad + first * stride;
-    all[p].lattice = {start, stride, start < extent ? (extent - start + stride - 1) / stride : 0};
-    all[p].offsets.assign(taps, kNoTap);
+  std::vector<Phase> all(std::min(stride, extent));
+  for (int64_t s = 0; s < static_cast<int64_t>(all.size()); ++s) {
+    all[s].lattice = {s, stride, (extent - s + stride - 1) / stride};
+    all[s].offsets.assign(taps, kNoTap);
     for (int64_t k = 0; k < taps; ++k) {
-      if (k * dilation % stride == p) all[p].offsets[k] = first + (p - k * dilation) / stride;
+      if (phase_of(k, stride, dilation, pad) == s) all[s].offsets[k] = (s + pad - k * dilation) / stride;
     }
   }
   return all;
@@ -62,7 +67,7 @@ std::vector<Phase> phases(int64_t extent, int64_t taps, int64_t stride, int64_t 
 
 // The nonzeros regrouped by phase and input channel.
 struct Regrouped {
-  std::vector<int32_t> row_ptr;  // phases * in_channels + 1
+  std::vector<int32_t> row_ptr;  // (phases + 1) * in_channels + 1: after the phases, the nonzeros that meet no input
   std::vector<int32_t> keys;     // (output channel in the group * kernel height + kh) * kernel width + kw
   std::vector<int32_t> order;
 };
@@ -70,12 +75,14 @@ struct Regrouped {
 Regrouped regroup(const Pattern& pattern, const Conv2dGeometry& g) {
   const int64_t taps = g.kernel_height * g.kernel_width;
   const int64_t group_rows = g.out_channels / g.groups, group_channels = g.in_channels / g.groups;
-  std::vector<int32_t> phase_of_tap(taps);
+  const int64_t rows = std::min(g.stride_height, g.in_height), cols = std::min(g.stride_width, g.in_width);
+  std::vector<int64_t> phase_of_tap(taps);
   for (int64_t tap = 0; tap < taps; ++tap) {
-    phase_of_tap[tap] = static_cast<int32_t>(tap / g.kernel_width * g.dilation_height % g.stride_height * g.stride_width +
-                                             tap % g.kernel_width * g.dilation_width % g.stride_width);
+    const int64_t row = phase_of(tap / g.kernel_width, g.stride_height, g.dilation_height, g.pad_top);
+    const int64_t col = phase_of(tap % g.kernel_width, g.stride_width, g.dilation_width, g.pad_left);
+    phase_of_tap[tap] = row < rows && col < cols ? row * cols + col : rows * cols;
   }
-  const int64_t buckets = g.stride_height * g.stride_width * g.in_channels;
+  const int64_t buckets = (rows * cols + 1) * g.in_channels;
   Regrouped result;
   result.row_ptr.assign(buckets + 1, 0);
   result.keys.resize(pattern.nnz());
@@ -128,12 +135,11 @@ ConvPlan build_grad_input(const Pattern& pattern, const Conv2dGeometry& g, const
   correlation.channels_per_group = g.out_channels / g.groups;
   ConvPlan plan;
   std::vector<int32_t> row_ptr(g.in_channels + 1);
-  for (int64_t r = 0; r < g.stride_height; ++r) {
-    for (int64_t c = 0; c < g.stride_width; ++c) {
-      if (rows[r].lattice.count == 0 || cols[c].lattice.count == 0) continue;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    for (size_t c = 0; c < cols.size(); ++c) {
       correlation.row_offsets = rows[r].offsets;
       correlation.col_offsets = cols[c].offsets;
-      const int32_t* bounds = regrouped.row_ptr.data() + (r * g.stride_width + c) * g.in_channels;
+      const int32_t* bounds = regrouped.row_ptr.data() + (r * cols.size() + c) * g.in_channels;
       for (int64_t channel = 0; channel <= g.in_channels; ++channel) row_ptr[channel] = bounds[channel] - bounds[0];
       const Extents part{extents.images, rows[r].lattice.count, is_matmul(g) ? extents.cols : cols[c].lattice.count};
       plan.parts.push_back({build_tile_plan(correlation, row_ptr.data(), regrouped.keys.data() + bounds[0], part, unit),
