@@ -1,0 +1,145 @@
+// Tile plans, read back without a kernel: every nonzero is planned once, and its offset leads to the source element that it multiplies.
+#include "arrays.h"
+#include "check.h"
+#include "tile_plan.h"
+
+using namespace mpl_sparse;
+
+namespace {
+
+// What each packed element of a block's channel holds for the tile at the origin: (source row, source column), image by image.
+struct Packed {
+  int64_t image, row, col;
+  bool operator==(const Packed& other) const { return image == other.image && row == other.row && col == other.col; }
+};
+
+std::vector<Packed> packed_channel(const TilePlan& plan, const Window& window) {
+  const Packed nothing{-1, INT64_MIN, INT64_MIN};
+  std::vector<Packed> all(window.channel_stride, nothing);
+  const int64_t row_segments = static_cast<int64_t>(window.rows.segments.size());
+  for (size_t c = 0; c < window.cols.segments.size(); ++c) {
+    for (int64_t r = 0; r < row_segments; ++r) {
+      for (int64_t image = 0; image < plan.tile.images; ++image) {
+        const Segment& rows = window.rows.segments[r];
+        const Segment& cols = window.cols.segments[c];
+        for (int64_t i = 0; i < rows.length; ++i) {
+          for (int64_t j = 0; j < cols.length; ++j) {
+            const int64_t place = (static_cast<int64_t>(c) * row_segments + r) * window.segment_stride + image * window.image_stride +
+                                  i * window.row_stride + j;
+            CHECK(place < window.channel_stride && all[place] == nothing);
+            all[place] = {image, (rows.first + i) * plan.row_step + rows.phase, (cols.first + j) * plan.col_step + cols.phase};
+          }
+        }
+      }
+    }
+  }
+  return all;
+}
+
+void check_plan(const Correlation& c, const Pattern& pattern, const Extents& extents, const VectorUnit& unit) {
+  const TilePlan plan = build_tile_plan(c, pattern.row_ptr(), pattern.col_idx(), extents, unit);
+  CHECK_EQ(plan.rows, c.rows());
+  CHECK_EQ(static_cast<int64_t>(plan.offsets.size()), pattern.nnz());
+  CHECK(plan.tile.images >= 1 && plan.tile.rows >= 1 && plan.tile.cols >= 1);
+  const int64_t vectors = plan.vectors_for({plan.tile.images, plan.tile.rows, plan.tile.cols, plan.tile_image_stride, plan.tile_row_stride});
+  CHECK(vectors >= 1 && vectors <= unit.max_vectors);
+  if (plan.windows.size() > 1) CHECK(plan.tile.images == 1 && plan.tile.rows == 1);
+
+  // Windows part the kernel.
+  const int64_t kernel_cols = static_cast<int64_t>(c.col_offsets.size());
+  std::vector<int> taps(c.taps(), 0);
+  std::vector<std::vector<Packed>> packed;
+  for (const Window& window : plan.windows) {
+    CHECK(window.channel_stride <= 65536);
+    for (int64_t kh = window.tap_row_begin; kh < window.tap_row_end; ++kh) {
+      for (int64_t kw = window.tap_col_begin; kw < window.tap_col_end; ++kw) ++taps[kh * kernel_cols + kw];
+    }
+    packed.push_back(packed_channel(plan, window));
+  }
+  CHECK(std::count(taps.begin(), taps.end(), 1) == c.taps());
+
+  // Each nonzero once, its channel in the block, its tap in the block's window, its first operand where the offset says.
+  std::vector<int> planned(pattern.nnz(), 0);
+  std::vector<int64_t> last_block_key(c.rows(), -1);
+  for (const Block& block : plan.blocks) {
+    const Window& window = plan.windows[block.window];
+    CHECK((block.channel_end - block.channel_begin) * window.channel_stride <= plan.packed_elements);
+    CHECK((block.channel_end - block.channel_begin) * window.channel_stride <= 65536);
+    for (int64_t row = block.row_begin; row < block.row_end; ++row) {
+      const int64_t entry = block.slice + row - block.row_begin;
+      for (uint32_t k = plan.begin.at(entry); k < plan.end.at(entry); ++k) {
+        ++planned.at(k);
+        CHECK(k >= static_cast<uint32_t>(pattern.row_ptr()[row]) && k < static_cast<uint32_t>(pattern.row_ptr()[row + 1]));
+        const int64_t key = pattern.col_idx()[k], tap = key % c.taps(), kh = tap / kernel_cols, kw = tap % kernel_cols;
+        CHECK(key > last_block_key[row]);
+        last_block_key[row] = key;
+        CHECK(kh >= window.tap_row_begin && kh < window.tap_row_end && kw >= window.tap_col_begin && kw < window.tap_col_end);
+        const int64_t slot = plan.offsets[k] / window.channel_stride, place = plan.offsets[k] % window.channel_stride;
+        CHECK(slot < block.channel_end - block.channel_begin);
+        const int64_t channel = row / c.rows_per_group * c.channels_per_group + key / c.taps();
+        CHECK_EQ(int64_t{plan.channels.at(block.channel_begin + slot)}, channel);
+        for (int64_t image = 0; image < plan.tile.images; ++image) {
+          for (int64_t j = 0; j < plan.tile.rows; ++j) {
+            for (int64_t i : {int64_t{0}, plan.tile.cols - 1}) {
+              const int64_t position = image * plan.tile_image_stride + j * plan.tile_row_stride + i;
+              const Packed expected{image, j * c.row_step + c.row_offsets[kh], i * c.col_step + c.col_offsets[kw]};
+              CHECK(packed[block.window].at(place + position) == expected);
+            }
+          }
+        }
+      }
+    }
+  }
+  CHECK(std::count(planned.begin(), planned.end(), 1) == pattern.nnz());
+}
+
+std::vector<int64_t> offsets(int64_t taps, int64_t dilation, int64_t pad) {
+  std::vector<int64_t> result;
+  for (int64_t k = 0; k < taps; ++k) result.push_back(k * dilation - pad);
+  return result;
+}
+
+constexpr VectorUnit kUnits[] = {{16, 14, 4}, {8, 12, 4}, {4, 6, 4}, {4, 12, 8}, {2, 6, 8}, {1, 1, 4}};
+
+void random_plans() {
+  Random random(31);
+  for (int i = 0; i < 500; ++i) {
+    Correlation c;
+    c.groups = chance(random, 0.5) ? 1 : pick(random, 2, 30);
+    c.rows_per_group = pick(random, 0, 6);
+    c.channels_per_group = pick(random, 0, chance(random, 0.2) ? 150 : 8);
+    c.row_step = pick(random, 1, 3);
+    c.col_step = pick(random, 1, 3);
+    c.row_offsets = offsets(pick(random, 1, 5), pick(random, 1, 4), pick(random, 0, 3));
+    c.col_offsets = offsets(pick(random, 1, 5), pick(random, 1, 4), pick(random, 0, 3));
+    const Extents extents{pick(random, 1, 5), pick(random, 1, 20), pick(random, 1, chance(random, 0.3) ? 300 : 20)};
+    check_plan(c, *random_pattern(c.rows(), c.channels_per_group * c.taps(), chance(random, 0.1) ? 0 : 0.2, random), extents,
+               kUnits[pick(random, 0, 5)]);
+  }
+}
+
+void giant_kernels() {
+  Random random(32);
+  for (const VectorUnit& unit : {kUnits[0], kUnits[4]}) {
+    for (const auto& [kernel_height, kernel_width, dilation] : {std::array<int64_t, 3>{300, 300, 1}, {1, 70000, 1}, {70000, 1, 1},
+                                                                {3, 40000, 1}, {40, 40, 200}}) {
+      Correlation c;
+      c.rows_per_group = 2;
+      c.row_offsets = offsets(kernel_height, dilation, 2);
+      c.col_offsets = offsets(kernel_width, dilation, 2);
+      check_plan(c, *random_pattern(2, c.taps(), 0.01, random), {2, 12, 30}, unit);
+      c.channels_per_group = 2;
+      c.groups = 2;
+      c.row_step = 2;
+      check_plan(c, *random_pattern(4, 2 * c.taps(), 0.002, random), {1, 3, 7}, unit);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  random_plans();
+  giant_kernels();
+  return checks::result();
+}
