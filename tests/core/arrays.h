@@ -33,7 +33,9 @@ struct Array {
   Array(Index sizes, Layout layout, Random& random) : size(sizes) {
     std::array<int, rank> inner_first;  // axes from the one with the closest elements outwards
     for (int i = 0; i < rank; ++i) inner_first[i] = rank - 1 - i;
-    if (layout == Layout::channels_last && rank > 2) std::rotate(inner_first.begin(), inner_first.end() - 2, inner_first.end() - 1);
+    if (layout == Layout::channels_last && rank > 2) {
+      std::rotate(inner_first.begin(), inner_first.end() - 2, inner_first.end() - 1);
+    }
     const bool scattered = layout == Layout::scattered;
     if (scattered) std::shuffle(inner_first.begin(), inner_first.end(), random);
     int64_t extent = 1;
@@ -118,7 +120,8 @@ mpl_sparse::Vector<Scalar> vector_out(Array<Scalar, 1>& a) { return a.template v
 inline std::shared_ptr<const mpl_sparse::Pattern> make_pattern(int64_t cols, const std::vector<int32_t>& row_ptr,
                                                                const std::vector<int32_t>& col_idx) {
   const int64_t entries = static_cast<int64_t>(row_ptr.size());
-  return mpl_sparse::Pattern::from_csr(entries - 1, cols, row_ptr.data(), entries, col_idx.data(), static_cast<int64_t>(col_idx.size()));
+  return mpl_sparse::Pattern::from_csr(entries - 1, cols, row_ptr.data(), entries, col_idx.data(),
+                                       static_cast<int64_t>(col_idx.size()));
 }
 
 // Every position is taken with the probability `density`; some rows stay empty unless it is 1.

@@ -47,8 +47,9 @@ bool check_agrees(const char* what, const Array<Scalar, rank>& actual, const std
   CHECK(actual.gaps_untouched());
   for (size_t i = 0; i < values.size() && i < expected.size(); ++i) {
     if (!agrees(values[i], expected[i])) {
-      checks::fail(__FILE__, __LINE__) << what << ": element " << i << " of " << values.size() << " is " << values[i] << ", expected "
-                                       << expected[i].value << " from " << expected[i].terms << " terms" << std::endl;
+      checks::fail(__FILE__, __LINE__) << what << ": element " << i << " of " << values.size() << " is " << values[i]
+                                       << ", expected " << expected[i].value << " from " << expected[i].terms << " terms"
+                                       << std::endl;
       return false;
     }
   }
@@ -82,12 +83,14 @@ struct Dense {
   }
 };
 
-// Calls use(index into the dense weight, output index, input index or nullptr in the padding) for all that a convolution multiplies.
+// Calls use(index into the dense weight, output index, input index or nullptr in the padding) for each product of a convolution.
 template <class Scalar, class Use>
 void each_product(const mpl_sparse::Conv2dGeometry& g, const Dense<Scalar>& dense, Use use) {
   const int64_t group_in = g.in_channels / g.groups, group_out = g.out_channels / g.groups;
-  const int64_t out_height = (g.in_height + g.pad_top + g.pad_bottom - g.dilation_height * (g.kernel_height - 1) - 1) / g.stride_height + 1;
-  const int64_t out_width = (g.in_width + g.pad_left + g.pad_right - g.dilation_width * (g.kernel_width - 1) - 1) / g.stride_width + 1;
+  const int64_t reach_height = g.dilation_height * (g.kernel_height - 1) + 1;
+  const int64_t reach_width = g.dilation_width * (g.kernel_width - 1) + 1;
+  const int64_t out_height = (g.in_height + g.pad_top + g.pad_bottom - reach_height) / g.stride_height + 1;
+  const int64_t out_width = (g.in_width + g.pad_left + g.pad_right - reach_width) / g.stride_width + 1;
   CHECK_EQ(g.out_height(), out_height);
   CHECK_EQ(g.out_width(), out_width);
   int64_t w = 0;
@@ -140,8 +143,8 @@ std::vector<Sum> expected_grad_input(const mpl_sparse::Conv2dGeometry& g, const 
 }
 
 template <class Scalar>
-std::vector<Sum> expected_grad_weight(const mpl_sparse::Conv2dGeometry& g, const Dense<Scalar>& dense, const Array<Scalar, 4>& input,
-                                      const Array<Scalar, 4>& grad_output) {
+std::vector<Sum> expected_grad_weight(const mpl_sparse::Conv2dGeometry& g, const Dense<Scalar>& dense,
+                                      const Array<Scalar, 4>& input, const Array<Scalar, 4>& grad_output) {
   std::vector<Sum> sums(dense.mask.size());
   each_product(g, dense, [&](int64_t w, const auto& out, const auto* in) {
     sums[w].add(grad_output.at(out), in ? input.at(*in) : Scalar{0});

@@ -68,7 +68,8 @@ void refusals() {
   refuses("out_channels must be a multiple of groups, got 6 and 4", with([](auto& g) { g.groups = 4; }));
   refuses("kernel_height: the dilated kernel spans 9 elements, more than the padded input's 8",
           with([](auto& g) { g.dilation_height = 4; g.pad_top = 1; }));
-  refuses("kernel_width: the dilated kernel spans 5 elements, more than the padded input's 4", with([](auto& g) { g.in_width = 4; }));
+  refuses("kernel_width: the dilated kernel spans 5 elements, more than the padded input's 4",
+          with([](auto& g) { g.in_width = 4; }));
   refuses("kernel_height", with([](auto& g) { g.in_height = 0; }));
   const int64_t big = (int64_t{1} << 31) - 1;
   refuses("the weight has too many elements", with([&](auto& g) { g.in_channels = g.kernel_height = g.kernel_width = big; }));

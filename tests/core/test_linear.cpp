@@ -96,7 +96,9 @@ void many_columns() {
   for (int64_t cols : {65535, 65536, 65537, 70001}) {
     std::vector<int32_t> row_ptr{0}, col_idx;
     for (int row = 0; row < 5; ++row) {
-      for (int64_t col = pick(random, 0, 300); col < cols - 1; col += pick(random, 1, 600)) col_idx.push_back(static_cast<int32_t>(col));
+      for (int64_t col = pick(random, 0, 300); col < cols - 1; col += pick(random, 1, 600)) {
+        col_idx.push_back(static_cast<int32_t>(col));
+      }
       col_idx.push_back(static_cast<int32_t>(cols - 1));
       row_ptr.push_back(static_cast<int32_t>(col_idx.size()));
     }
@@ -137,7 +139,8 @@ void not_finite() {
     const int64_t batch = pick(random, 1, 20);
     Linear<Scalar> linear(batch, random_pattern(20, 30, 0.3, random), Layout::contiguous, random);
     for (auto* array : {&linear.input, &linear.grad_output}) {
-      array->at({pick(random, 0, batch - 1), pick(random, 0, array->size[1] - 1)}) = static_cast<Scalar>(specials[pick(random, 0, 2)]);
+      const std::array<int64_t, 2> place{pick(random, 0, batch - 1), pick(random, 0, array->size[1] - 1)};
+      array->at(place) = static_cast<Scalar>(specials[pick(random, 0, 2)]);
     }
     if (linear.pattern->nnz()) linear.values.memory[0] = 0;
     linear.check(1);

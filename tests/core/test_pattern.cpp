@@ -8,7 +8,8 @@ using mpl_sparse::Pattern;
 
 namespace {
 
-void refuses(const char* text, int64_t rows, int64_t cols, const std::vector<int32_t>& row_ptr, const std::vector<int32_t>& col_idx) {
+void refuses(const char* text, int64_t rows, int64_t cols, const std::vector<int32_t>& row_ptr,
+             const std::vector<int32_t>& col_idx) {
   CHECK_THROWS(std::invalid_argument, text,
                Pattern::from_csr(rows, cols, row_ptr.data(), static_cast<int64_t>(row_ptr.size()), col_idx.data(),
                                  static_cast<int64_t>(col_idx.size())));

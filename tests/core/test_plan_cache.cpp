@@ -1,4 +1,5 @@
-// The plan cache: one plan for a key whichever thread asks first, the least recently used one dropped; whole layers from several threads.
+// The plan cache: one plan for a key whichever thread asks first, the least recently used one dropped. Then whole layers of one
+// pattern from several threads.
 #include <atomic>
 #include <thread>
 

@@ -3,8 +3,8 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <set>
 #include <mutex>
+#include <set>
 #include <stdexcept>
 #include <thread>
 

@@ -1,4 +1,5 @@
-// Tile plans, read back without a kernel: every nonzero is planned once, and its offset leads to the source element that it multiplies.
+// Tile plans, read back without a kernel: every nonzero is planned once, and its offset leads to the source element that it
+// multiplies.
 #include "arrays.h"
 #include "check.h"
 #include "tile_plan.h"
@@ -24,8 +25,8 @@ std::vector<Packed> packed_channel(const TilePlan& plan, const Window& window) {
         const Segment& cols = window.cols.segments[c];
         for (int64_t i = 0; i < rows.length; ++i) {
           for (int64_t j = 0; j < cols.length; ++j) {
-            const int64_t place = (static_cast<int64_t>(c) * row_segments + r) * window.segment_stride + image * window.image_stride +
-                                  i * window.row_stride + j;
+            const int64_t place = (static_cast<int64_t>(c) * row_segments + r) * window.segment_stride +
+                                  image * window.image_stride + i * window.row_stride + j;
             CHECK(place < window.channel_stride && all[place] == nothing);
             all[place] = {image, (rows.first + i) * plan.row_step + rows.phase, (cols.first + j) * plan.col_step + cols.phase};
           }
@@ -41,7 +42,8 @@ void check_plan(const Correlation& c, const Pattern& pattern, const Extents& ext
   CHECK_EQ(plan.rows, c.rows());
   CHECK_EQ(static_cast<int64_t>(plan.offsets.size()), pattern.nnz());
   CHECK(plan.tile.images >= 1 && plan.tile.rows >= 1 && plan.tile.cols >= 1);
-  const int64_t vectors = plan.vectors_for({plan.tile.images, plan.tile.rows, plan.tile.cols, plan.tile_image_stride, plan.tile_row_stride});
+  const TileShape whole{plan.tile.images, plan.tile.rows, plan.tile.cols, plan.tile_image_stride, plan.tile_row_stride};
+  const int64_t vectors = plan.vectors_for(whole);
   CHECK(vectors >= 1 && vectors <= unit.max_vectors);
   if (plan.windows.size() > 1) CHECK(plan.tile.images == 1 && plan.tile.rows == 1);
 
