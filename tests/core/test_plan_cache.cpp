@@ -79,45 +79,108 @@ void one_build_for_all_threads() {
 }
 
 // Forward, gradient to the input and at the nonzeros of one pattern; all results in a row.
-std::vector<float> layer(const Pattern& pattern, int64_t batch, int64_t size, int64_t stride) {
+template <class Scalar>
+std::vector<Scalar> layer(const Pattern& pattern, const Conv2dGeometry& g) {
   Random random(51);
-  Conv2dGeometry g;
-  g.batch = batch;
-  g.in_channels = 8;
-  g.out_channels = 12;
-  g.kernel_height = g.kernel_width = 3;
-  g.in_height = g.in_width = size;
-  g.pad_top = g.pad_bottom = g.pad_left = g.pad_right = 1;
-  g.stride_height = g.stride_width = stride;
-  Array<float, 1> values({pattern.nnz()}, Layout::contiguous, random), grad_values = values;
-  Array<float, 4> input({batch, 8, size, size}, Layout::contiguous, random), grad_input = input;
-  Array<float, 4> output({batch, 12, g.out_height(), g.out_width()}, Layout::contiguous, random), grad_output = output;
+  Array<Scalar, 1> values({pattern.nnz()}, Layout::contiguous, random), grad_values = values;
+  Array<Scalar, 4> input({g.batch, g.in_channels, g.in_height, g.in_width}, Layout::contiguous, random), grad_input = input;
+  Array<Scalar, 4> output({g.batch, g.out_channels, g.out_height(), g.out_width()}, Layout::contiguous, random);
+  Array<Scalar, 4> grad_output = output;
   values.fill(random);
   input.fill(random);
   grad_output.fill(random);
-  conv2d_forward<float>(pattern, g, vector_in(values), images_in(input), {}, images_out(output), 2);
-  conv2d_grad_input<float>(pattern, g, vector_in(values), images_in(grad_output), images_out(grad_input), 2);
-  conv2d_grad_weight<float>(pattern, g, images_in(input), images_in(grad_output), vector_out(grad_values), 2);
-  std::vector<float> all = output.memory;
+  conv2d_forward<Scalar>(pattern, g, vector_in(values), images_in(input), {}, images_out(output), 2);
+  conv2d_grad_input<Scalar>(pattern, g, vector_in(values), images_in(grad_output), images_out(grad_input), 2);
+  conv2d_grad_weight<Scalar>(pattern, g, images_in(input), images_in(grad_output), vector_out(grad_values), 2);
+  std::vector<Scalar> all = output.memory;
   all.insert(all.end(), grad_input.memory.begin(), grad_input.memory.end());
   all.insert(all.end(), grad_values.memory.begin(), grad_values.memory.end());
   return all;
 }
 
+std::shared_ptr<const Pattern> make() {
+  Random random(52);
+  return random_pattern(12, 72, 0.4, random);
+}
+
+Conv2dGeometry base() {  // 8 x 9 columns
+  Conv2dGeometry g;
+  g.batch = 2;
+  g.in_channels = 8;
+  g.out_channels = 12;
+  g.in_height = g.in_width = 9;
+  g.kernel_height = g.kernel_width = 3;
+  return g;
+}
+
+// A plan serves its own geometry only: whatever else differs, results are those of a pattern that has seen nothing before.
+void every_size_counts() {
+  std::vector<Conv2dGeometry> others;
+  for (int64_t Conv2dGeometry::*size :
+       {&Conv2dGeometry::batch, &Conv2dGeometry::in_height, &Conv2dGeometry::in_width, &Conv2dGeometry::stride_height,
+        &Conv2dGeometry::stride_width, &Conv2dGeometry::pad_top, &Conv2dGeometry::pad_bottom, &Conv2dGeometry::pad_left,
+        &Conv2dGeometry::pad_right, &Conv2dGeometry::dilation_height, &Conv2dGeometry::dilation_width}) {
+    others.push_back(base());
+    ++(others.back().*size);
+  }
+  others.push_back(base());
+  others.back().kernel_height = 9;
+  others.back().kernel_width = 1;
+  others.push_back(others.back());
+  std::swap(others.back().kernel_height, others.back().kernel_width);
+  others.push_back(base());  // one channel of 6 x 12 taps
+  others.back().in_channels = 1;
+  others.back().kernel_height = 6;
+  others.back().kernel_width = 12;
+  others.back().in_width = 12;
+  others.push_back(base());
+  others.back().in_channels *= 2;
+  others.back().groups = 2;
+  for (Conv2dGeometry g : {base(), others[1]}) {  // pointwise: rows of pixels, joined or not
+    g.in_channels = 72;
+    g.kernel_height = g.kernel_width = 1;
+    others.push_back(g);
+    g.stride_height = 2;
+    others.push_back(g);
+    g.in_height = 1;
+    others.push_back(g);
+  }
+  for (const Conv2dGeometry& g : others) {
+    const auto used = make();
+    const std::vector<float> first = layer<float>(*used, base());
+    CHECK(layer<float>(*used, g) == layer<float>(*make(), g));
+    CHECK(layer<double>(*used, g) == layer<double>(*make(), g));
+    CHECK(layer<float>(*used, base()) == first);
+  }
+  // And its own backend: another one's vectors have another length.
+  const std::string before = backend();
+  const auto used = make();
+  layer<float>(*used, base());
+  for (const std::string& name : backends()) {
+    set_backend(name);
+    CHECK(layer<float>(*used, base()) == layer<float>(*make(), base()));
+  }
+  set_backend(before);
+}
+
 void one_pattern_from_several_threads() {
-  const auto make = [] {
-    Random random(52);
-    return random_pattern(12, 72, 0.4, random);
-  };
+  std::vector<Conv2dGeometry> geometries;  // forward and backward: more than the cache holds
   std::vector<std::vector<float>> expected;
-  const auto size_of = [](int i) { return 5 + i % 9; };  // 18 geometries, forward and backward: more than the cache holds
-  for (int i = 0; i < 18; ++i) expected.push_back(layer(*make(), 1 + i % 3, size_of(i), 1 + i / 9));
+  for (int i = 0; i < 18; ++i) {
+    Conv2dGeometry g = base();
+    g.batch = 1 + i % 3;
+    g.in_height = g.in_width = 5 + i % 9;
+    g.stride_height = g.stride_width = 1 + i / 9;
+    g.pad_top = g.pad_bottom = g.pad_left = g.pad_right = 1;
+    geometries.push_back(g);
+    expected.push_back(layer<float>(*make(), g));
+  }
   const auto shared = make();
   std::atomic<int> wrong{0};
   on_threads(3, [&](int thread) {
     for (int step = 0; step < 90; ++step) {
       const int i = (step * (thread + 1) + thread) % 18;
-      wrong += layer(*shared, 1 + i % 3, size_of(i), 1 + i / 9) != expected[i];
+      wrong += layer<float>(*shared, geometries[i]) != expected[i];
     }
   });
   CHECK_EQ(wrong.load(), 0);
@@ -153,6 +216,7 @@ int main() {
   keeps_the_recent();
   a_failed_build_leaves_nothing();
   one_build_for_all_threads();
+  every_size_counts();
   one_pattern_from_several_threads();
   single_samples_from_several_threads();
   return checks::result();
