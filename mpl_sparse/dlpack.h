@@ -108,9 +108,9 @@ inline DLManagedTensor* dlpack_copy_int32(const int32_t* data, int64_t size) {
   for (int64_t i = 0; i < size; ++i) owned->elements[i] = data[i];
   owned->shape[0] = size;
   owned->strides[0] = 1;
-  owned->managed = {{owned->elements, {1, 0}, 1, {0, 32, 1}, owned->shape, owned->strides, 0},
-                    owned,
-                    [](DLManagedTensor* self) { std::free(self->manager_ctx); }};
+  owned->managed = {{owned->elements, {1, 0}, 1, {0, 32, 1}, owned->shape, owned->strides, 0}, owned, [](DLManagedTensor* self) {
+                      std::free(self->manager_ctx);
+                    }};
   return &owned->managed;
 }
 

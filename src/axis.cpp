@@ -19,9 +19,8 @@ Axis plan_axis(const int64_t* offsets, int64_t count, int64_t step, int64_t leng
     const int64_t shift = floor_div(offsets[tap], step);
     readers.push_back({offsets[tap] - shift * step, shift, tap});
   }
-  std::sort(readers.begin(), readers.end(), [](const Reader& a, const Reader& b) {
-    return a.phase != b.phase ? a.phase < b.phase : a.shift < b.shift;
-  });
+  std::sort(readers.begin(), readers.end(),
+            [](const Reader& a, const Reader& b) { return a.phase != b.phase ? a.phase < b.phase : a.shift < b.shift; });
 
   Axis axis;
   axis.taps.resize(count);

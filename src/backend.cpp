@@ -44,7 +44,8 @@ const Backend& find(const std::string& name, const std::string& asked_by) {
     if (name == candidate.name) return candidate;
     names += std::string(names.empty() ? "" : ", ") + candidate.name;
   }
-  throw std::invalid_argument(asked_by + " must be auto or a backend that this machine can run (" + names + "), got '" + name + "'");
+  throw std::invalid_argument(asked_by + " must be auto or a backend that this machine can run (" + names + "), got '" + name +
+                              "'");
 }
 
 std::atomic<const Backend*> selected{nullptr};

@@ -70,7 +70,8 @@ Planes<Scalar> planes_of(const Images<Scalar>& images) {
   return {images.data, images.stride[0], images.stride[1], images.stride[2], images.stride[3]};
 }
 
-// Rows that follow each other without a gap are one long row to a 1x1 convolution: no position of a tile is then lost between rows.
+// Rows that follow each other without a gap are one long row to a 1x1 convolution: no position of a tile is then lost between
+// rows.
 template <class Scalar>
 bool rows_join(const Images<Scalar>& images) {
   return images.size[2] == 1 || images.stride[2] == images.size[3] * images.stride[3];
@@ -114,8 +115,8 @@ void Conv2dGeometry::validate() const {
   check_range("groups", groups, 1);
   for (const auto& channels : {std::make_pair("in_channels", in_channels), std::make_pair("out_channels", out_channels)}) {
     if (channels.second % groups) {
-      throw std::invalid_argument(std::string(channels.first) + " must be a multiple of groups, got " + std::to_string(channels.second) +
-                                  " and " + std::to_string(groups));
+      throw std::invalid_argument(std::string(channels.first) + " must be a multiple of groups, got " +
+                                  std::to_string(channels.second) + " and " + std::to_string(groups));
     }
   }
   check_product("the weight", {in_channels / groups, kernel_height, kernel_width, out_channels});
@@ -131,11 +132,13 @@ int64_t Conv2dGeometry::out_height() const {
   return out_size(in_height, pad_top, pad_bottom, kernel_height, stride_height, dilation_height);
 }
 
-int64_t Conv2dGeometry::out_width() const { return out_size(in_width, pad_left, pad_right, kernel_width, stride_width, dilation_width); }
+int64_t Conv2dGeometry::out_width() const {
+  return out_size(in_width, pad_left, pad_right, kernel_width, stride_width, dilation_width);
+}
 
 template <class Scalar>
-void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values, Images<const Scalar> input,
-                    Vector<const Scalar> bias, Images<Scalar> output, int num_threads) {
+void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values,
+                    Images<const Scalar> input, Vector<const Scalar> bias, Images<Scalar> output, int num_threads) {
   Conv2dGeometry g = geometry;
   check_geometry(pattern, g);
   check_values("values", values, pattern.nnz());
@@ -147,8 +150,8 @@ void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vect
   if (extents.count() == 0) return;
   const Kernels<Scalar>& kernel = kernels<Scalar>();
   const auto plan = forward_plan(pattern, g, unit_of(kernel));
-  correlate(kernel, plan->parts[0].plan, extents, {planes_of(input), g.in_height, g.in_width}, values.data, bias.data, bias.stride,
-            planes_of(output), num_threads);
+  correlate(kernel, plan->parts[0].plan, extents, {planes_of(input), g.in_height, g.in_width}, values.data, bias.data,
+            bias.stride, planes_of(output), num_threads);
 }
 
 template <class Scalar>
@@ -172,7 +175,8 @@ void conv2d_grad_input(const Pattern& pattern, const Conv2dGeometry& geometry, V
     outputs.col_stride *= part.cols.step;
     const int64_t cols = part.cols.step == 1 ? g.in_width : part.cols.count;
     correlate(kernel, part.plan, {g.batch, part.rows.count, cols}, {planes_of(grad_output), g.out_height(), g.out_width()},
-              static_cast<const Scalar*>(ordered) + part.first_value, static_cast<const Scalar*>(nullptr), 0, outputs, num_threads);
+              static_cast<const Scalar*>(ordered) + part.first_value, static_cast<const Scalar*>(nullptr), 0, outputs,
+              num_threads);
   }
 }
 
@@ -192,11 +196,11 @@ void conv2d_grad_weight(const Pattern& pattern, const Conv2dGeometry& geometry, 
   }
   const Kernels<Scalar>& kernel = kernels<Scalar>();
   const auto plan = forward_plan(pattern, g, unit_of(kernel));
-  sample(kernel, plan->parts[0].plan, extents, {planes_of(input), g.in_height, g.in_width}, planes_of(grad_output), grad_values.data,
-         num_threads);
+  sample(kernel, plan->parts[0].plan, extents, {planes_of(input), g.in_height, g.in_width}, planes_of(grad_output),
+         grad_values.data, num_threads);
 }
 
-#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                         \
+#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                        \
   template void conv2d_forward<Scalar>(const Pattern&, const Conv2dGeometry&, Vector<const Scalar>, Images<const Scalar>,     \
                                        Vector<const Scalar>, Images<Scalar>, int);                                            \
   template void conv2d_grad_input<Scalar>(const Pattern&, const Conv2dGeometry&, Vector<const Scalar>, Images<const Scalar>,  \

@@ -27,9 +27,25 @@ bool is_matmul(const Conv2dGeometry& g) {
 }
 
 PlanCache::Key make_key(Direction direction, const Conv2dGeometry& g, const Extents& extents, const VectorUnit& unit) {
-  return {static_cast<int64_t>(direction), unit.lanes, unit.max_vectors, unit.element_bytes, extents.images, g.in_channels,
-          is_matmul(g) ? 1 : g.in_height, is_matmul(g) ? extents.cols : g.in_width, g.out_channels, g.kernel_height, g.kernel_width,
-          g.stride_height, g.stride_width, g.pad_top, g.pad_bottom, g.pad_left, g.pad_right, g.dilation_height, g.dilation_width,
+  return {static_cast<int64_t>(direction),
+          unit.lanes,
+          unit.max_vectors,
+          unit.element_bytes,
+          extents.images,
+          g.in_channels,
+          is_matmul(g) ? 1 : g.in_height,
+          is_matmul(g) ? extents.cols : g.in_width,
+          g.out_channels,
+          g.kernel_height,
+          g.kernel_width,
+          g.stride_height,
+          g.stride_width,
+          g.pad_top,
+          g.pad_bottom,
+          g.pad_left,
+          g.pad_right,
+          g.dilation_height,
+          g.dilation_width,
           g.groups};
 }
 
@@ -151,8 +167,8 @@ ConvPlan build_grad_input(const Pattern& pattern, const Conv2dGeometry& g, const
 }
 
 template <class Build>
-std::shared_ptr<const ConvPlan> planned(Direction direction, const Pattern& pattern, const Conv2dGeometry& g, const VectorUnit& unit,
-                                        Build build) {
+std::shared_ptr<const ConvPlan> planned(Direction direction, const Pattern& pattern, const Conv2dGeometry& g,
+                                        const VectorUnit& unit, Build build) {
   const bool forward = direction == Direction::forward;
   Extents extents{g.batch, forward ? g.out_height() : g.in_height, forward ? g.out_width() : g.in_width};
   extents.images = images_that_matter(extents, unit);

@@ -8,8 +8,8 @@
 namespace mpl_sparse {
 namespace {
 
-constexpr int64_t kSumsBytes = 192 * 1024;       // a task's sums, to stay in a second-level cache
-constexpr int64_t kMinRowsPerTask = 8;           // below this, packing a tile again costs more than a thread gains
+constexpr int64_t kSumsBytes = 192 * 1024;  // a task's sums, to stay in a second-level cache
+constexpr int64_t kMinRowsPerTask = 8;      // below this, packing a tile again costs more than a thread gains
 constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kSerialMultiplyAdds = 200000;  // about what waking a thread costs
 
@@ -38,8 +38,9 @@ class Tiles {
     place.col = index % across_ * plan_.tile.cols;
     place.row = index / across_ % down_ * plan_.tile.rows;
     place.image = index / across_ / down_ * plan_.tile.images;
-    place.shape = {std::min(plan_.tile.images, extents_.images - place.image), std::min(plan_.tile.rows, extents_.rows - place.row),
-                   std::min(plan_.tile.cols, extents_.cols - place.col), plan_.tile_image_stride, plan_.tile_row_stride};
+    place.shape = {std::min(plan_.tile.images, extents_.images - place.image),
+                   std::min(plan_.tile.rows, extents_.rows - place.row), std::min(plan_.tile.cols, extents_.cols - place.col),
+                   plan_.tile_image_stride, plan_.tile_row_stride};
     place.vectors = static_cast<int>(plan_.vectors_for(place.shape));
     return place;
   }
@@ -73,9 +74,9 @@ PackJob<Scalar> pack_job(const TilePlan& plan, const Block& block, const SourceP
           block.channel_end - block.channel_begin,
           place.row,
           place.col,
-          {window.rows.segments.data(), static_cast<int64_t>(window.rows.segments.size()), plan.row_step, window.cols.segments.data(),
-           static_cast<int64_t>(window.cols.segments.size()), plan.col_step, window.row_stride, window.image_stride,
-           window.segment_stride, window.channel_stride},
+          {window.rows.segments.data(), static_cast<int64_t>(window.rows.segments.size()), plan.row_step,
+           window.cols.segments.data(), static_cast<int64_t>(window.cols.segments.size()), plan.col_step, window.row_stride,
+           window.image_stride, window.segment_stride, window.channel_stride},
           packed};
 }
 
@@ -116,8 +117,8 @@ int64_t rows_per_task(int64_t rows, int64_t row_bytes, int64_t tiles, int num_th
 }  // namespace
 
 template <class Scalar>
-void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source, const Scalar* values,
-               const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads) {
+void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source,
+               const Scalar* values, const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads) {
   if (extents.count() == 0 || plan.rows == 0) return;
   const int threads = threads_for(plan, extents, num_threads);
   const Tiles tiles(plan, extents);
@@ -148,8 +149,8 @@ void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extent
 }
 
 template <class Scalar>
-void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source, const Planes<const Scalar>& grad_outputs,
-            Scalar* grad_values, int num_threads) {
+void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source,
+            const Planes<const Scalar>& grad_outputs, Scalar* grad_values, int num_threads) {
   std::fill_n(grad_values, plan.offsets.size(), Scalar{0});
   if (extents.count() == 0 || plan.blocks.empty()) return;
   const int threads = threads_for(plan, extents, num_threads);
@@ -198,11 +199,13 @@ void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& 
   });
 }
 
-template void correlate<float>(const Kernels<float>&, const TilePlan&, const Extents&, const SourcePlanes<float>&, const float*, const float*, int64_t,
-                               const Planes<float>&, int);
-template void correlate<double>(const Kernels<double>&, const TilePlan&, const Extents&, const SourcePlanes<double>&, const double*, const double*, int64_t,
-                                const Planes<double>&, int);
-template void sample<float>(const Kernels<float>&, const TilePlan&, const Extents&, const SourcePlanes<float>&, const Planes<const float>&, float*, int);
-template void sample<double>(const Kernels<double>&, const TilePlan&, const Extents&, const SourcePlanes<double>&, const Planes<const double>&, double*, int);
+template void correlate<float>(const Kernels<float>&, const TilePlan&, const Extents&, const SourcePlanes<float>&, const float*,
+                               const float*, int64_t, const Planes<float>&, int);
+template void correlate<double>(const Kernels<double>&, const TilePlan&, const Extents&, const SourcePlanes<double>&,
+                                const double*, const double*, int64_t, const Planes<double>&, int);
+template void sample<float>(const Kernels<float>&, const TilePlan&, const Extents&, const SourcePlanes<float>&,
+                            const Planes<const float>&, float*, int);
+template void sample<double>(const Kernels<double>&, const TilePlan&, const Extents&, const SourcePlanes<double>&,
+                             const Planes<const double>&, double*, int);
 
 }  // namespace mpl_sparse

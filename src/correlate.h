@@ -22,12 +22,12 @@ struct SourcePlanes {
 
 // outputs = correlation of source with the weight, plus bias[row * bias_stride] where bias is not null.
 template <class Scalar>
-void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source, const Scalar* values,
-               const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads);
+void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source,
+               const Scalar* values, const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads);
 
 // grad_values[k] = the gradient of the k-th nonzero, from the gradient of the outputs. Overwrites all of them.
 template <class Scalar>
-void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source, const Planes<const Scalar>& grad_outputs,
-            Scalar* grad_values, int num_threads);
+void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source,
+            const Planes<const Scalar>& grad_outputs, Scalar* grad_values, int num_threads);
 
 }  // namespace mpl_sparse

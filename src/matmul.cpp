@@ -55,7 +55,8 @@ void one_sample(const Pattern& pattern, const Scalar* values, const Scalar* x, c
   const Kernels<Scalar>& kernel = kernels<Scalar>();
   const bool narrow = pattern.cols() <= kNarrowColumns;
   const uint16_t* narrow_columns = narrow ? pattern.plans().narrow_columns(pattern).data() : nullptr;
-  const int64_t parts = pattern.nnz() < kSerialNonzeros || num_threads <= 1 ? 1 : std::min(pattern.rows(), kTasksPerThread * num_threads);
+  const int64_t parts =
+      pattern.nnz() < kSerialNonzeros || num_threads <= 1 ? 1 : std::min(pattern.rows(), kTasksPerThread * num_threads);
   const int32_t* row_ptr = pattern.row_ptr();
   const auto boundary = [&](int64_t part) {
     if (part == parts) return pattern.rows();
@@ -86,7 +87,8 @@ void linear_forward(const Pattern& pattern, Vector<const Scalar> values, Matrix<
     one_sample(pattern, values.data, contiguous(input.data, input.stride[1], pattern.cols()), bias, output.data, output.stride[1],
                num_threads);
   } else if (batch > 1) {
-    conv2d_forward(pattern, pointwise(pattern, batch), values, as_row_of_pixels(input), bias, as_row_of_pixels(output), num_threads);
+    conv2d_forward(pattern, pointwise(pattern, batch), values, as_row_of_pixels(input), bias, as_row_of_pixels(output),
+                   num_threads);
   }
 }
 
@@ -131,10 +133,10 @@ void linear_grad_weight(const Pattern& pattern, Matrix<const Scalar> input, Matr
   }
 }
 
-#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                            \
-  template void linear_forward<Scalar>(const Pattern&, Vector<const Scalar>, Matrix<const Scalar>, Vector<const Scalar>,         \
-                                       Matrix<Scalar>, int);                                                                     \
-  template void linear_grad_input<Scalar>(const Pattern&, Vector<const Scalar>, Matrix<const Scalar>, Matrix<Scalar>, int);      \
+#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                      \
+  template void linear_forward<Scalar>(const Pattern&, Vector<const Scalar>, Matrix<const Scalar>, Vector<const Scalar>,    \
+                                       Matrix<Scalar>, int);                                                                \
+  template void linear_grad_input<Scalar>(const Pattern&, Vector<const Scalar>, Matrix<const Scalar>, Matrix<Scalar>, int); \
   template void linear_grad_weight<Scalar>(const Pattern&, Matrix<const Scalar>, Matrix<const Scalar>, Vector<Scalar>, int);
 MPL_SPARSE_INSTANTIATE(float)
 MPL_SPARSE_INSTANTIATE(double)

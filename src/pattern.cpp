@@ -37,12 +37,13 @@ std::shared_ptr<const Pattern> Pattern::from_csr(int64_t rows, int64_t cols, con
   std::vector<int32_t> col_copy(col_idx, col_idx + nnz);
   if (row_copy.front() != 0) refuse("row_ptr must start at 0, got " + std::to_string(row_copy.front()));
   if (row_copy.back() != nnz) {
-    refuse("row_ptr must end at the number of col_idx entries, " + std::to_string(nnz) + ", got " + std::to_string(row_copy.back()));
+    refuse("row_ptr must end at the number of col_idx entries, " + std::to_string(nnz) + ", got " +
+           std::to_string(row_copy.back()));
   }
   for (int64_t row = 0; row < rows; ++row) {
     if (row_copy[row + 1] < row_copy[row]) {
-      refuse("row_ptr must not fall, got " + std::to_string(row_copy[row]) + " then " + std::to_string(row_copy[row + 1]) + " at row " +
-             std::to_string(row));
+      refuse("row_ptr must not fall, got " + std::to_string(row_copy[row]) + " then " + std::to_string(row_copy[row + 1]) +
+             " at row " + std::to_string(row));
     }
   }
   for (int64_t row = 0; row < rows; ++row) {
@@ -50,7 +51,8 @@ std::shared_ptr<const Pattern> Pattern::from_csr(int64_t rows, int64_t cols, con
     for (int32_t k = row_copy[row]; k < row_copy[row + 1]; ++k) {
       const int64_t col = col_copy[k];
       if (col < 0 || col >= cols) {
-        refuse("col_idx must lie in [0, " + std::to_string(cols) + "), got " + std::to_string(col) + " in row " + std::to_string(row));
+        refuse("col_idx must lie in [0, " + std::to_string(cols) + "), got " + std::to_string(col) + " in row " +
+               std::to_string(row));
       }
       if (col <= previous) {
         refuse("col_idx must increase strictly within a row, got " + std::to_string(previous) + " then " + std::to_string(col) +
@@ -77,7 +79,8 @@ const TransposedPattern& PlanCache::transposed(const Pattern& pattern) {
         order[place] = k;
       }
     }
-    transpose_.pattern = Pattern::from_csr(pattern.cols(), pattern.rows(), row_ptr.data(), pattern.cols() + 1, col_idx.data(), pattern.nnz());
+    transpose_.pattern =
+        Pattern::from_csr(pattern.cols(), pattern.rows(), row_ptr.data(), pattern.cols() + 1, col_idx.data(), pattern.nnz());
     transpose_.order = std::move(order);
   });
   return transpose_;

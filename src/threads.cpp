@@ -9,7 +9,6 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 
 namespace mpl_sparse {
@@ -41,8 +40,24 @@ class Pool {
  public:
   // False when another thread is using the pool, or when no worker could be started: then nothing was done.
   bool run(Job& job, int helpers) {
-    std::unique_lock<std::mutex> use(in_use_, std::try_to_lock);
-    if (!use.owns_lock() || !start_workers(helpers)) return false;
+    if (in_use_.exchange(true, std::memory_order_acquire)) return false;
+    const bool started = start_workers(helpers);
+    if (started) share(job, helpers);
+    in_use_.store(false, std::memory_order_release);
+    return started;
+  }
+
+ private:
+  // False when there is no worker at all; fewer than asked for will do.
+  bool start_workers(int count) noexcept {
+    try {
+      for (; workers_ < count; ++workers_) std::thread([this] { serve(); }).detach();
+    } catch (const std::exception&) {  // no more threads, or no memory for one
+    }
+    return workers_ > 0;
+  }
+
+  void share(Job& job, int helpers) {
     {
       std::lock_guard<std::mutex> guard(lock_);
       job_ = &job;
@@ -53,17 +68,6 @@ class Pool {
     std::unique_lock<std::mutex> guard(lock_);
     job_ = nullptr;  // a worker that has not woken yet finds nothing to do
     idle_.wait(guard, [this] { return active_ == 0; });
-    return true;
-  }
-
- private:
-  bool start_workers(int count) {
-    try {
-      for (; workers_ < count; ++workers_) std::thread([this] { serve(); }).detach();
-    } catch (const std::system_error&) {
-      return workers_ > 0;
-    }
-    return true;
   }
 
   void serve() {
@@ -80,16 +84,17 @@ class Pool {
     }
   }
 
-  std::mutex in_use_;
+  std::atomic<bool> in_use_{false};  // not a mutex: a task may call parallel_for, on the thread that holds the pool
   std::mutex lock_;
   std::condition_variable wake_, idle_;
   Job* job_ = nullptr;
-  int places_ = 0;   // how many more workers may join the job
-  int active_ = 0;   // how many are at it
+  int places_ = 0;  // how many more workers may join the job
+  int active_ = 0;  // how many are at it
   int workers_ = 0;
 };
 
-// Never destroyed: its threads may still wait on it while the process exits. A child of fork has none of them and takes a new one.
+// Never destroyed: its threads may still wait on it while the process exits. A child of fork has none of them and takes a new
+// one.
 std::atomic<Pool*> pool{nullptr};
 
 Pool& current_pool() {

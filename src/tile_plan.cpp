@@ -6,12 +6,13 @@
 namespace mpl_sparse {
 namespace {
 
-constexpr int64_t kBlockBytes = 24 * 1024;    // of a first-level cache of 32 KB, the rest being for sums, offsets and values
-constexpr int64_t kMaxElements = 1 << 16;     // reach of a 16-bit offset
+constexpr int64_t kBlockBytes = 24 * 1024;  // of a first-level cache of 32 KB, the rest being for sums, offsets and values
+constexpr int64_t kMaxElements = 1 << 16;   // reach of a 16-bit offset
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-Window make_window(const Correlation& c, const Extents& tile, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end) {
+Window make_window(const Correlation& c, const Extents& tile, int64_t row_begin, int64_t row_end, int64_t col_begin,
+                   int64_t col_end) {
   Window window;
   window.tap_row_begin = row_begin;
   window.tap_row_end = row_end;
@@ -22,8 +23,7 @@ Window make_window(const Correlation& c, const Extents& tile, int64_t row_begin,
   window.row_stride = window.cols.longest;
   window.image_stride = window.rows.longest * window.row_stride;
   window.segment_stride = tile.images * window.image_stride;
-  window.channel_stride =
-      static_cast<int64_t>(window.rows.segments.size() * window.cols.segments.size()) * window.segment_stride;
+  window.channel_stride = static_cast<int64_t>(window.rows.segments.size() * window.cols.segments.size()) * window.segment_stride;
   return window;
 }
 
@@ -36,8 +36,8 @@ struct Choice {
   double cost;
 };
 
-// The tile whose estimated cost is least. Per nonzero and tile: its vectors, and about one more for the broadcast and the indices;
-// per packed element a copy; per row and block, sums loaded and stored.
+// The tile whose estimated cost is least. Per nonzero and tile: its vectors, and about one more for the broadcast and the
+// indices; per packed element a copy; per row and block, sums loaded and stored.
 Extents choose_tile(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit) {
   const double channels = static_cast<double>(c.groups * c.channels_per_group);
   Choice best{{1, 1, std::min(extents.cols, unit.lanes)}, std::numeric_limits<double>::infinity()};
@@ -78,7 +78,8 @@ Extents choose_tile(const Correlation& c, int64_t nnz, const Extents& extents, c
 // The whole kernel where 16-bit offsets reach it; else as many kernel rows at a time as they reach, or part of one row.
 std::vector<Window> choose_windows(const Correlation& c, const Extents& tile) {
   std::vector<Window> windows;
-  const int64_t kernel_rows = static_cast<int64_t>(c.row_offsets.size()), kernel_cols = static_cast<int64_t>(c.col_offsets.size());
+  const int64_t kernel_rows = static_cast<int64_t>(c.row_offsets.size()),
+                kernel_cols = static_cast<int64_t>(c.col_offsets.size());
   for (int64_t row = 0; row < kernel_rows;) {
     int64_t rows = kernel_rows - row, cols = kernel_cols;
     Window window = make_window(c, tile, row, row + rows, 0, cols);
@@ -162,7 +163,8 @@ class Builder {
         const int64_t kernel_cols = static_cast<int64_t>(c_.col_offsets.size());
         // The window's taps are consecutive keys: whole kernel rows, or part of one.
         const int64_t end = (window.tap_row_end - 1) * kernel_cols + window.tap_col_end;
-        add_block(static_cast<int64_t>(w), group, group + 1, (channel - first_channel(group)) * c_.taps() + end, channel, channel + 1);
+        add_block(static_cast<int64_t>(w), group, group + 1, (channel - first_channel(group)) * c_.taps() + end, channel,
+                  channel + 1);
       }
     }
   }
@@ -209,8 +211,8 @@ class Builder {
       const AxisTap& row = window.rows.taps[kh - window.tap_row_begin];
       for (int64_t kw = window.tap_col_begin; kw < window.tap_col_end; ++kw) {
         const AxisTap& col = window.cols.taps[kw - window.tap_col_begin];
-        offsets[kh * kernel_cols + kw] = (col.segment * row_segments + row.segment) * window.segment_stride +
-                                         row.shift * window.row_stride + col.shift;
+        offsets[kh * kernel_cols + kw] =
+            (col.segment * row_segments + row.segment) * window.segment_stride + row.shift * window.row_stride + col.shift;
       }
     }
     return offsets;
@@ -220,9 +222,9 @@ class Builder {
   const int32_t* row_ptr_;
   const int32_t* keys_;
   TilePlan& plan_;
-  std::vector<int32_t> cursor_;  // each row's first nonzero that no block has taken yet
-  std::vector<char> used_;       // by channel of all groups: whether it has a nonzero
-  std::vector<int64_t> slot_;    // by channel of all groups: its place in its block
+  std::vector<int32_t> cursor_;                    // each row's first nonzero that no block has taken yet
+  std::vector<char> used_;                         // by channel of all groups: whether it has a nonzero
+  std::vector<int64_t> slot_;                      // by channel of all groups: its place in its block
   std::vector<std::vector<int64_t>> tap_offsets_;  // by window and tap: from a packed channel's start
 };
 

@@ -1,9 +1,10 @@
 // How the nonzeros of a sparse weight meet packed tiles: built once for a pattern, a geometry and a vector width.
 //
-// A tile is a rectangle of outputs of one or more images, laid flat with the packed row's stride, so that for every nonzero the same
-// `vectors` consecutive vectors, at an offset of its own, hold all that it multiplies. Positions between rows belong to no output and
-// are dropped. The nonzeros are cut into blocks by source channel: a block's packed channels fit the first-level cache, and the
-// nonzeros that a row has in a block are neighbours in row-major order, so values and their gradients are used where they lie.
+// A tile is a rectangle of outputs of one or more images, laid flat with the packed row's stride, so that for every nonzero the
+// same `vectors` consecutive vectors, at an offset of its own, hold all that it multiplies. Positions between rows belong to no
+// output and are dropped. The nonzeros are cut into blocks by source channel: a block's packed channels fit the first-level
+// cache, and the nonzeros that a row has in a block are neighbours in row-major order, so values and their gradients are used
+// where they lie.
 #pragma once
 
 #include <cstdint>
@@ -55,9 +56,9 @@ struct Block {
 };
 
 struct TilePlan {
-  int64_t rows = 0;      // output rows in all
-  int64_t row_step = 1, col_step = 1;  // of the source, from one output to the next
-  Extents tile{};        // of one tile
+  int64_t rows = 0;                                    // output rows in all
+  int64_t row_step = 1, col_step = 1;                  // of the source, from one output to the next
+  Extents tile{};                                      // of one tile
   int64_t tile_image_stride = 0, tile_row_stride = 0;  // flat position of an output: image, row
   std::vector<Window> windows;
   std::vector<Block> blocks;

@@ -39,8 +39,8 @@ struct Conv2dGeometry {
 
 // output = conv2d(input, weight) + bias. bias: out_channels values, or data == nullptr for none.
 template <class Scalar>
-void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values, Images<const Scalar> input,
-                    Vector<const Scalar> bias, Images<Scalar> output, int num_threads);
+void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values,
+                    Images<const Scalar> input, Vector<const Scalar> bias, Images<Scalar> output, int num_threads);
 
 // grad_input = the gradient of a loss to the input, from grad_output, its gradient to the output.
 template <class Scalar>

@@ -14,8 +14,9 @@ struct TransposedPattern;
 
 class Pattern {
  public:
-  // row_ptr: rows + 1 entries that start at 0 and never fall; col_idx: row_ptr[rows] entries, strictly increasing within a row and
-  // below cols. Both are copied. Throws std::invalid_argument that names the argument, the place and the value. O(rows + nnz).
+  // row_ptr: rows + 1 entries that start at 0 and never fall; col_idx: row_ptr[rows] entries, strictly increasing within a row
+  // and below cols. Both are copied. Throws std::invalid_argument that names the argument, the place and the value. O(rows +
+  // nnz).
   static std::shared_ptr<const Pattern> from_csr(int64_t rows, int64_t cols, const int32_t* row_ptr, int64_t row_ptr_size,
                                                  const int32_t* col_idx, int64_t nnz);
   ~Pattern();

@@ -12,7 +12,8 @@ namespace MPL_SPARSE_TARGET {
 constexpr int interleaved(int vectors) { return vectors >= 6 ? 1 : vectors >= 3 ? 2 : vectors == 2 ? 4 : 8; }
 
 template <class V, int T>
-void accumulate_rows(const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values, typename V::scalar* sums) {
+void accumulate_rows(const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values,
+                     typename V::scalar* sums) {
   using reg = typename V::reg;
   constexpr int sets = interleaved(T);
   for (int64_t row = 0; row < block.rows; ++row, sums += T * V::lanes) {

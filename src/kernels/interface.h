@@ -1,7 +1,7 @@
 // What a backend offers: one table of functions per scalar type, over plain structs.
 //
-// Files that are compiled once per instruction set (kernels/, simd/, targets/) include nothing of the standard library that defines
-// code: an inline function of <vector> compiled with AVX-512 enabled could replace the ordinary one everywhere.
+// Files that are compiled once per instruction set (kernels/, simd/, targets/) include nothing of the standard library that
+// defines code: an inline function of <vector> compiled with AVX-512 enabled could replace the ordinary one everywhere.
 #pragma once
 
 #include <cstddef>
@@ -24,10 +24,10 @@ struct PackLayout {
   const Segment* col_segments;
   int64_t num_col_segments;
   int64_t col_step;
-  int64_t row_stride;       // between packed rows
-  int64_t image_stride;     // between the images of a tile
-  int64_t segment_stride;   // between row segments
-  int64_t channel_stride;   // between slots
+  int64_t row_stride;      // between packed rows
+  int64_t image_stride;    // between the images of a tile
+  int64_t segment_stride;  // between row segments
+  int64_t channel_stride;  // between slots
 };
 
 // Copies one tile of some channels out of strided images; what lies outside an image is zero.

@@ -91,8 +91,9 @@ void pack(const PackJob<Scalar>& job) {
           const int64_t row = first_row + e * layout.row_step;
           const bool inside = row >= 0 && row < job.height && columns.end > columns.begin;
           const RowRange& range = inside ? columns : nothing;
-          const Scalar* source = inside ? job.source + image * job.image_stride + row * job.row_stride + columns.source * job.col_stride
-                                        : job.source;
+          const Scalar* source =
+              inside ? job.source + image * job.image_stride + row * job.row_stride + columns.source * job.col_stride
+                     : job.source;
           Scalar* to = segment + image * layout.image_stride + e * layout.row_stride;
           if (by_column) {
             pack_row_by_column(job, source, range, to);

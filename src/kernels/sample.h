@@ -21,10 +21,11 @@ inline void dot_products(int vectors, const typename V::scalar* packed, const ui
   for (int i = 0; i < Count; ++i) sums[i] = V::sum(acc[i]);
 }
 
-// A packed tile holds neighbours' values, or what an earlier tile left, at positions of no output. Zero times those is harmless unless
-// one is NaN or infinite: then the sum is NaN, and is formed again, in the same order, from a copy that is zero there.
+// A packed tile holds neighbours' values, or what an earlier tile left, at positions of no output. Zero times those is harmless
+// unless one is NaN or infinite: then the sum is NaN, and is formed again, in the same order, from a copy that is zero there.
 template <class V>
-typename V::scalar sample_where_in_use(int vectors, const typename V::scalar* packed, const typename V::scalar* grad, const uint8_t* in_use) {
+typename V::scalar sample_where_in_use(int vectors, const typename V::scalar* packed, const typename V::scalar* grad,
+                                       const uint8_t* in_use) {
   alignas(64) typename V::scalar clean[V::max_vectors * V::lanes];
   for (int p = 0; p < vectors * V::lanes; ++p) clean[p] = in_use[p] ? packed[p] : 0;
   const uint16_t offset = 0;
@@ -34,8 +35,8 @@ typename V::scalar sample_where_in_use(int vectors, const typename V::scalar* pa
 }
 
 template <class V, int Count>
-inline void sample_nonzeros(int vectors, const typename V::scalar* packed, const uint16_t* offsets, const typename V::scalar* grad,
-                            const uint8_t* in_use, typename V::scalar* grad_values) {
+inline void sample_nonzeros(int vectors, const typename V::scalar* packed, const uint16_t* offsets,
+                            const typename V::scalar* grad, const uint8_t* in_use, typename V::scalar* grad_values) {
   typename V::scalar sums[Count];
   dot_products<V, Count>(vectors, packed, offsets, grad, sums);
   for (int i = 0; i < Count; ++i) {
@@ -45,8 +46,8 @@ inline void sample_nonzeros(int vectors, const typename V::scalar* packed, const
 }
 
 template <class V>
-void sample(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* grad, const uint8_t* in_use,
-            typename V::scalar* grad_values) {
+void sample(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* grad,
+            const uint8_t* in_use, typename V::scalar* grad_values) {
   for (int64_t row = 0; row < block.rows; ++row, grad += int64_t{vectors} * V::lanes) {
     uint32_t k = block.begin[row];
     const uint32_t end = block.end[row];

@@ -12,7 +12,8 @@ template <class Job, class Visit>
 inline void for_each_row(const Job& job, Visit visit) {
   for (int64_t image = 0; image < job.shape.images; ++image) {
     for (int64_t row = 0; row < job.shape.rows; ++row) {
-      visit(image * job.shape.image_stride + row * job.shape.row_stride, image * job.image_stride + row * job.row_stride, job.shape.cols);
+      visit(image * job.shape.image_stride + row * job.shape.row_stride, image * job.image_stride + row * job.row_stride,
+            job.shape.cols);
     }
   }
 }
@@ -66,7 +67,8 @@ void load(const TileJob<Scalar, const Scalar>& job) {
   }
   for (int64_t channel = 0; channel < job.channels; ++channel) {
     for_each_row(job, [&](int64_t flat, int64_t outer, int64_t cols) {
-      copy_strided(job.outer + channel * job.channel_stride + outer, job.col_stride, cols, job.flat + channel * job.flat_stride + flat);
+      copy_strided(job.outer + channel * job.channel_stride + outer, job.col_stride, cols,
+                   job.flat + channel * job.flat_stride + flat);
     });
   }
 }

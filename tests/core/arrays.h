@@ -105,17 +105,29 @@ struct Array {
 };
 
 template <class Scalar>
-mpl_sparse::Images<const Scalar> images_in(Array<Scalar, 4>& a) { return a.template view<mpl_sparse::Images<const Scalar>>(); }
+mpl_sparse::Images<const Scalar> images_in(Array<Scalar, 4>& a) {
+  return a.template view<mpl_sparse::Images<const Scalar>>();
+}
 template <class Scalar>
-mpl_sparse::Images<Scalar> images_out(Array<Scalar, 4>& a) { return a.template view<mpl_sparse::Images<Scalar>>(); }
+mpl_sparse::Images<Scalar> images_out(Array<Scalar, 4>& a) {
+  return a.template view<mpl_sparse::Images<Scalar>>();
+}
 template <class Scalar>
-mpl_sparse::Matrix<const Scalar> matrix_in(Array<Scalar, 2>& a) { return a.template view<mpl_sparse::Matrix<const Scalar>>(); }
+mpl_sparse::Matrix<const Scalar> matrix_in(Array<Scalar, 2>& a) {
+  return a.template view<mpl_sparse::Matrix<const Scalar>>();
+}
 template <class Scalar>
-mpl_sparse::Matrix<Scalar> matrix_out(Array<Scalar, 2>& a) { return a.template view<mpl_sparse::Matrix<Scalar>>(); }
+mpl_sparse::Matrix<Scalar> matrix_out(Array<Scalar, 2>& a) {
+  return a.template view<mpl_sparse::Matrix<Scalar>>();
+}
 template <class Scalar>
-mpl_sparse::Vector<const Scalar> vector_in(Array<Scalar, 1>& a) { return a.template view<mpl_sparse::Vector<const Scalar>>(); }
+mpl_sparse::Vector<const Scalar> vector_in(Array<Scalar, 1>& a) {
+  return a.template view<mpl_sparse::Vector<const Scalar>>();
+}
 template <class Scalar>
-mpl_sparse::Vector<Scalar> vector_out(Array<Scalar, 1>& a) { return a.template view<mpl_sparse::Vector<Scalar>>(); }
+mpl_sparse::Vector<Scalar> vector_out(Array<Scalar, 1>& a) {
+  return a.template view<mpl_sparse::Vector<Scalar>>();
+}
 
 inline std::shared_ptr<const mpl_sparse::Pattern> make_pattern(int64_t cols, const std::vector<int32_t>& row_ptr,
                                                                const std::vector<int32_t>& col_idx) {

@@ -26,22 +26,22 @@ inline int result() {
     if (!(condition)) checks::fail(__FILE__, __LINE__) << "not true: " #condition << std::endl; \
   } while (0)
 
-#define CHECK_EQ(actual, expected)                                                                                    \
-  do {                                                                                                                \
-    const auto a_ = (actual);                                                                                         \
-    const auto e_ = (expected);                                                                                       \
+#define CHECK_EQ(actual, expected)                                                                                 \
+  do {                                                                                                             \
+    const auto a_ = (actual);                                                                                      \
+    const auto e_ = (expected);                                                                                    \
     if (!(a_ == e_)) checks::fail(__FILE__, __LINE__) << #actual " is " << a_ << ", expected " << e_ << std::endl; \
   } while (0)
 
 // The statement must throw this very kind of exception, with `text` in its message.
-#define CHECK_THROWS(Exception, text, statement)                                                                              \
-  do {                                                                                                                        \
-    try {                                                                                                                     \
-      statement;                                                                                                              \
-      checks::fail(__FILE__, __LINE__) << "nothing thrown by " #statement << std::endl;                                       \
-    } catch (const Exception& e) {                                                                                            \
-      if (std::string(e.what()).find(text) == std::string::npos) {                                                            \
-        checks::fail(__FILE__, __LINE__) << "\"" << e.what() << "\" does not say \"" << text << "\"" << std::endl;           \
-      }                                                                                                                       \
-    }                                                                                                                         \
+#define CHECK_THROWS(Exception, text, statement)                                                                   \
+  do {                                                                                                             \
+    try {                                                                                                          \
+      statement;                                                                                                   \
+      checks::fail(__FILE__, __LINE__) << "nothing thrown by " #statement << std::endl;                            \
+    } catch (const Exception& e) {                                                                                 \
+      if (std::string(e.what()).find(text) == std::string::npos) {                                                 \
+        checks::fail(__FILE__, __LINE__) << "\"" << e.what() << "\" does not say \"" << text << "\"" << std::endl; \
+      }                                                                                                            \
+    }                                                                                                              \
   } while (0)

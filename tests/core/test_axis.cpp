@@ -46,9 +46,9 @@ void examples() {
   CHECK_EQ(plain.segments.size(), size_t{1});
   CHECK_EQ(plain.segments[0].first, -1);
   CHECK_EQ(plain.segments[0].length, 10);
-  CHECK_EQ(plan({-1, 0, 1}, 2, 8).segments.size(), size_t{2});   // stride 2: odd and even columns
-  CHECK_EQ(plan({0, 8, 16}, 1, 8).segments.size(), size_t{3});   // dilation as wide as the tile: nothing shared
-  CHECK_EQ(plan({0, 7, 14}, 1, 8).segments.size(), size_t{1});   // one less: all shared
+  CHECK_EQ(plan({-1, 0, 1}, 2, 8).segments.size(), size_t{2});  // stride 2: odd and even columns
+  CHECK_EQ(plan({0, 8, 16}, 1, 8).segments.size(), size_t{3});  // dilation as wide as the tile: nothing shared
+  CHECK_EQ(plan({0, 7, 14}, 1, 8).segments.size(), size_t{1});  // one less: all shared
   CHECK_EQ(plan({0, 0, 0}, 1, 5).segments[0].length, 5);
   CHECK(plan({kNoTap, kNoTap}, 1, 4).segments.empty());
   CHECK_EQ(plan({kNoTap, kNoTap}, 1, 4).longest, 1);

@@ -18,8 +18,8 @@ std::string text(const Conv2dGeometry& g) {
   std::ostringstream out;
   out << g.batch << "x" << g.in_channels << "x" << g.in_height << "x" << g.in_width << " -> " << g.out_channels << ", kernel "
       << g.kernel_height << "x" << g.kernel_width << ", stride " << g.stride_height << "x" << g.stride_width << ", pad "
-      << g.pad_top << "," << g.pad_bottom << "," << g.pad_left << "," << g.pad_right << ", dilation "
-      << g.dilation_height << "x" << g.dilation_width << ", groups " << g.groups;
+      << g.pad_top << "," << g.pad_bottom << "," << g.pad_left << "," << g.pad_right << ", dilation " << g.dilation_height << "x"
+      << g.dilation_width << ", groups " << g.groups;
   return out.str();
 }
 
@@ -155,17 +155,17 @@ std::vector<Conv2dGeometry> layers() {
   add(geometry(2, 130, 7, 7, 24, 1, 1));
   add(geometry(2, 30, 14, 13, 20, 1, 1), 2);
   add(geometry(1, 200, 5, 5, 30, 3, 3), 1, 1);
-  add(geometry(2, 40, 12, 12, 40, 3, 3), 1, 1, 1, 40);   // depthwise
-  add(geometry(2, 40, 12, 12, 80, 3, 3), 2, 1, 1, 40);   // depthwise with a multiplier
+  add(geometry(2, 40, 12, 12, 40, 3, 3), 1, 1, 1, 40);  // depthwise
+  add(geometry(2, 40, 12, 12, 80, 3, 3), 2, 1, 1, 40);  // depthwise with a multiplier
   add(geometry(2, 36, 9, 10, 24, 3, 3), 1, 1, 1, 4);
-  add(geometry(1, 8, 30, 30, 6, 3, 3), 1, 8, 8);         // atrous
-  add(geometry(1, 3, 16, 400, 4, 1, 11));                // wider than any tile
+  add(geometry(1, 8, 30, 30, 6, 3, 3), 1, 8, 8);  // atrous
+  add(geometry(1, 3, 16, 400, 4, 1, 11));         // wider than any tile
   add(geometry(1, 3, 400, 3, 4, 11, 1));
-  add(geometry(20, 6, 4, 4, 7, 4, 4));                   // one output an image
-  add(geometry(2, 3, 32, 32, 10, 8, 8), 8);              // patches, as a vision transformer embeds them
-  add(geometry(1, 2, 9, 9, 3, 2, 2), 5, 6, 3);           // padding beyond the kernel's reach
-  add(geometry(2, 2, 3, 3, 3, 3, 3), 1000003, 0);        // a stride that is never taken
-  add(geometry(1, 3, 2, 2, 2, 1, 1), 7, 9);              // most outputs lie in the padding
+  add(geometry(20, 6, 4, 4, 7, 4, 4));             // one output an image
+  add(geometry(2, 3, 32, 32, 10, 8, 8), 8);        // patches, as a vision transformer embeds them
+  add(geometry(1, 2, 9, 9, 3, 2, 2), 5, 6, 3);     // padding beyond the kernel's reach
+  add(geometry(2, 2, 3, 3, 3, 3, 3), 1000003, 0);  // a stride that is never taken
+  add(geometry(1, 3, 2, 2, 2, 1, 1), 7, 9);        // most outputs lie in the padding
   return list;
 }
 
@@ -283,8 +283,8 @@ void not_finite_examples() {
   conv.values.memory = {0, 2};
   conv.input.at({0, 0, 3, 39}) = static_cast<float>(kNan);  // in the last column: the right neighbour of column 38
   conv.check(1);
-  CHECK(std::isnan(conv.output.at({0, 0, 3, 39})));   // through the stored zero
-  CHECK(std::isnan(conv.output.at({0, 0, 3, 38})));   // through the neighbour
+  CHECK(std::isnan(conv.output.at({0, 0, 3, 39})));  // through the stored zero
+  CHECK(std::isnan(conv.output.at({0, 0, 3, 38})));  // through the neighbour
   CHECK(!std::isnan(conv.output.at({0, 0, 3, 37})));
   CHECK(!std::isnan(conv.output.at({0, 0, 4, 39})));  // the pruned weight above never touched it
   // The first column is no one's right neighbour: only the centre reads it.

@@ -23,7 +23,7 @@ Conv2dGeometry sound() {
 
 struct Size {
   const char* name;
-  int64_t Conv2dGeometry::*member;
+  int64_t Conv2dGeometry::* member;
   int64_t least;
 };
 
@@ -60,14 +60,18 @@ void refusals() {
     for (int64_t value : {size.least - 1, int64_t{1} << 31, INT64_MAX, INT64_MIN}) {
       Conv2dGeometry g = sound();
       g.*size.member = value;
-      refuses((std::string(size.name) + " must lie in [" + std::to_string(size.least) + ", 2147483647], got " +
-               std::to_string(value)).c_str(), g);
+      refuses(
+          (std::string(size.name) + " must lie in [" + std::to_string(size.least) + ", 2147483647], got " + std::to_string(value))
+              .c_str(),
+          g);
     }
   }
   refuses("in_channels must be a multiple of groups, got 4 and 3", with([](auto& g) { g.groups = 3; }));
   refuses("out_channels must be a multiple of groups, got 6 and 4", with([](auto& g) { g.groups = 4; }));
-  refuses("kernel_height: the dilated kernel spans 9 elements, more than the padded input's 8",
-          with([](auto& g) { g.dilation_height = 4; g.pad_top = 1; }));
+  refuses("kernel_height: the dilated kernel spans 9 elements, more than the padded input's 8", with([](auto& g) {
+            g.dilation_height = 4;
+            g.pad_top = 1;
+          }));
   refuses("kernel_width: the dilated kernel spans 5 elements, more than the padded input's 4",
           with([](auto& g) { g.in_width = 4; }));
   refuses("kernel_height", with([](auto& g) { g.in_height = 0; }));
@@ -75,11 +79,17 @@ void refusals() {
   refuses("the weight has too many elements", with([&](auto& g) { g.in_channels = g.kernel_height = g.kernel_width = big; }));
   refuses("kernel_width", with([&](auto& g) { g.dilation_width = g.kernel_width = big; }));
   refuses("the input has too many elements", with([&](auto& g) { g.batch = g.in_height = g.in_width = big; }));
-  refuses("the output has too many elements",
-          with([&](auto& g) { g.batch = 1 << 20; g.pad_top = g.pad_left = big - 16; g.in_channels = 1; }));
+  refuses("the output has too many elements", with([&](auto& g) {
+            g.batch = 1 << 20;
+            g.pad_top = g.pad_left = big - 16;
+            g.in_channels = 1;
+          }));
   // Positions in a kernel are 32-bit indices, seen from the input channels (the pattern's columns) and from the output channels.
-  refuses("out_channels / groups * kernel_height * kernel_width must lie below 2^31, got 23861 * 90000",
-          with([](auto& g) { g.out_channels = 23861; g.kernel_height = g.kernel_width = 300; g.in_height = g.in_width = 300; }));
+  refuses("out_channels / groups * kernel_height * kernel_width must lie below 2^31, got 23861 * 90000", with([](auto& g) {
+            g.out_channels = 23861;
+            g.kernel_height = g.kernel_width = 300;
+            g.in_height = g.in_width = 300;
+          }));
 }
 
 void sizes() {

@@ -116,7 +116,7 @@ Conv2dGeometry base() {  // 8 x 9 columns
 // A plan serves its own geometry only: whatever else differs, results are those of a pattern that has seen nothing before.
 void every_size_counts() {
   std::vector<Conv2dGeometry> others;
-  for (int64_t Conv2dGeometry::*size :
+  for (int64_t Conv2dGeometry::* size :
        {&Conv2dGeometry::batch, &Conv2dGeometry::in_height, &Conv2dGeometry::in_width, &Conv2dGeometry::stride_height,
         &Conv2dGeometry::stride_width, &Conv2dGeometry::pad_top, &Conv2dGeometry::pad_bottom, &Conv2dGeometry::pad_left,
         &Conv2dGeometry::pad_right, &Conv2dGeometry::dilation_height, &Conv2dGeometry::dilation_width}) {

@@ -50,9 +50,9 @@ void exceptions() {
   for (int num_threads : {1, 2, 4}) {
     std::atomic<int> ran{0};
     CHECK_THROWS(std::runtime_error, "task 7", parallel_for(50, num_threads, [&](int64_t task) {
-      ++ran;
-      if (task == 7) throw std::runtime_error("task 7");
-    }));
+                   ++ran;
+                   if (task == 7) throw std::runtime_error("task 7");
+                 }));
     CHECK_EQ(ran.load(), 50);
     CHECK_THROWS(std::runtime_error, "all", parallel_for(50, num_threads, [&](int64_t) { throw std::runtime_error("all"); }));
     run(20, num_threads);  // the pool is as good as new
@@ -61,13 +61,10 @@ void exceptions() {
 
 void nested() {
   std::atomic<int> ran{0};
-  parallel_for(8, 3, [&](int64_t) {
-    parallel_for(8, 3, [&](int64_t) { parallel_for(2, 2, [&](int64_t) { ++ran; }); });
-  });
+  parallel_for(8, 3, [&](int64_t) { parallel_for(8, 3, [&](int64_t) { parallel_for(2, 2, [&](int64_t) { ++ran; }); }); });
   CHECK_EQ(ran.load(), 128);
-  CHECK_THROWS(std::runtime_error, "inner", parallel_for(4, 2, [&](int64_t) {
-    parallel_for(4, 2, [&](int64_t) { throw std::runtime_error("inner"); });
-  }));
+  CHECK_THROWS(std::runtime_error, "inner",
+               parallel_for(4, 2, [&](int64_t) { parallel_for(4, 2, [&](int64_t) { throw std::runtime_error("inner"); }); }));
 }
 
 void concurrent_callers() {

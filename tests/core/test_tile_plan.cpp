@@ -123,8 +123,8 @@ void random_plans() {
 void giant_kernels() {
   Random random(32);
   for (const VectorUnit& unit : {kUnits[0], kUnits[4]}) {
-    for (const auto& [kernel_height, kernel_width, dilation] : {std::array<int64_t, 3>{300, 300, 1}, {1, 70000, 1}, {70000, 1, 1},
-                                                                {3, 40000, 1}, {40, 40, 200}}) {
+    for (const auto& [kernel_height, kernel_width, dilation] :
+         {std::array<int64_t, 3>{300, 300, 1}, {1, 70000, 1}, {70000, 1, 1}, {3, 40000, 1}, {40, 40, 200}}) {
       Correlation c;
       c.rows_per_group = 2;
       c.row_offsets = offsets(kernel_height, dilation, 2);
