@@ -67,7 +67,8 @@ std::shared_ptr<const Pattern> Pattern::from_csr(int64_t rows, int64_t cols, con
 const TransposedPattern& Pattern::transposed() const { return plans_->transposed(*this); }
 
 const TransposedPattern& PlanCache::transposed(const Pattern& pattern) {
-  std::call_once(transposed_, [&] {
+  State& state = state_.get();
+  std::call_once(state.transposed, [&] {
     std::vector<int32_t> row_ptr(pattern.cols() + 1, 0), col_idx(pattern.nnz()), order(pattern.nnz());
     for (int64_t k = 0; k < pattern.nnz(); ++k) ++row_ptr[pattern.col_idx()[k] + 1];
     for (int64_t col = 0; col < pattern.cols(); ++col) row_ptr[col + 1] += row_ptr[col];
@@ -79,11 +80,11 @@ const TransposedPattern& PlanCache::transposed(const Pattern& pattern) {
         order[place] = k;
       }
     }
-    transpose_.pattern =
+    state.transpose.pattern =
         Pattern::from_csr(pattern.cols(), pattern.rows(), row_ptr.data(), pattern.cols() + 1, col_idx.data(), pattern.nnz());
-    transpose_.order = std::move(order);
+    state.transpose.order = std::move(order);
   });
-  return transpose_;
+  return state.transpose;
 }
 
 }  // namespace mpl_sparse

@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "fork.h"
 #include "mpl_sparse/pattern.h"
 #include "tile_plan.h"
 
@@ -37,21 +38,24 @@ class PlanCache {
 
   template <class Build>
   std::shared_ptr<const ConvPlan> get(const Key& key, Build build) {
-    std::lock_guard<std::mutex> guard(lock_);
-    const auto found = std::find_if(plans_.begin(), plans_.end(), [&](const Entry& entry) { return entry.first == key; });
-    if (found != plans_.end()) {
-      plans_.splice(plans_.begin(), plans_, found);
+    State& state = state_.get();
+    std::lock_guard<std::mutex> guard(state.lock);
+    std::list<Entry>& plans = state.plans;
+    const auto found = std::find_if(plans.begin(), plans.end(), [&](const Entry& entry) { return entry.first == key; });
+    if (found != plans.end()) {
+      plans.splice(plans.begin(), plans, found);
       return found->second;
     }
-    plans_.emplace_front(key, std::make_shared<const ConvPlan>(build()));
-    if (plans_.size() > kCapacity) plans_.pop_back();
-    return plans_.front().second;
+    plans.emplace_front(key, std::make_shared<const ConvPlan>(build()));
+    if (plans.size() > kCapacity) plans.pop_back();
+    return plans.front().second;
   }
 
   // The columns in 16 bits, for patterns of at most 65536 columns.
   const std::vector<uint16_t>& narrow_columns(const Pattern& pattern) {
-    std::call_once(narrowed_, [&] { narrow_columns_.assign(pattern.col_idx(), pattern.col_idx() + pattern.nnz()); });
-    return narrow_columns_;
+    State& state = state_.get();
+    std::call_once(state.narrowed, [&] { state.narrow_columns.assign(pattern.col_idx(), pattern.col_idx() + pattern.nnz()); });
+    return state.narrow_columns;
   }
 
   const TransposedPattern& transposed(const Pattern& pattern);
@@ -60,11 +64,15 @@ class PlanCache {
   using Entry = std::pair<Key, std::shared_ptr<const ConvPlan>>;
   static constexpr size_t kCapacity = 12;  // a few input sizes, forward and backward
 
-  std::mutex lock_;
-  std::list<Entry> plans_;
-  std::once_flag narrowed_, transposed_;
-  std::vector<uint16_t> narrow_columns_;
-  TransposedPattern transpose_;
+  struct State {
+    std::mutex lock;
+    std::list<Entry> plans;
+    std::once_flag narrowed, transposed;
+    std::vector<uint16_t> narrow_columns;
+    TransposedPattern transpose;
+  };
+
+  PerProcess<State> state_;
 };
 
 }  // namespace mpl_sparse

@@ -1,6 +1,5 @@
 #include "mpl_sparse/threads.h"
 
-#include <pthread.h>
 #ifdef __linux__
 #include <sched.h>
 #endif
@@ -10,6 +9,8 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+
+#include "fork.h"
 
 namespace mpl_sparse {
 namespace {
@@ -93,19 +94,9 @@ class Pool {
   int workers_ = 0;
 };
 
-// Never destroyed: its threads may still wait on it while the process exits. A child of fork has none of them and takes a new
-// one.
-std::atomic<Pool*> pool{nullptr};
-
 Pool& current_pool() {
-  static const int registered = pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr); });
-  (void)registered;
-  Pool* existing = pool.load(std::memory_order_acquire);
-  if (existing) return *existing;
-  Pool* fresh = new Pool;
-  if (pool.compare_exchange_strong(existing, fresh)) return *fresh;
-  delete fresh;
-  return *existing;
+  static PerProcess<Pool>& pool = *new PerProcess<Pool>;  // never destroyed: its threads may still wait while the process exits
+  return pool.get();
 }
 
 }  // namespace

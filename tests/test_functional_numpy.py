@@ -1,6 +1,10 @@
 """linear and conv2d on numpy arrays, on every backend, against the dense oracle. Needs no torch."""
 
+import itertools
 import math
+import os
+import signal
+import threading
 
 import numpy as np
 import oracle
@@ -215,6 +219,7 @@ f32 = np.float32
         ({"padding": "full"}, ValueError, "padding must be .* got 'full'"),
         ({"padding": "same", "stride": 2}, ValueError, "padding='same' needs stride 1"),
         ({"dilation": 0}, ValueError, "dilation must be at least 1"),
+        ({"stride": 2**70}, ValueError, "stride must be at most 2147483647, got"),
         ({"dilation": 9}, ValueError, "kernel_size .* dilation"),
         ({"groups": 0}, ValueError, "groups must be at least 1"),
         ({"groups": 3}, ValueError, r"input must be \(batch, 9"),
@@ -226,6 +231,31 @@ def test_conv2d_refusals(changes, error, words):
     input, values, pattern = small_conv2d()
     with pytest.raises(error, match=words):
         functional.conv2d(**{"input": input, "values": values, "pattern": pattern, **changes})
+
+
+def test_fork_while_another_thread_makes_plans():
+    _, values, pattern = small_conv2d()
+    done = threading.Event()
+
+    def make_plans():
+        heights = itertools.cycle(range(6, 60))
+        while not done.is_set():
+            shape = (1, pattern.shape[1], next(heights), 5)
+            functional.conv2d(np.ones(shape, values.dtype), values, pattern)
+
+    thread = threading.Thread(target=make_plans)
+    thread.start()
+    try:
+        for _ in range(20):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)  # a child that hangs is killed, and so reported
+                functional.conv2d(np.ones((1, pattern.shape[1], 100, 5), values.dtype), values, pattern)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_kernel_size_of_a_matrix_pattern():
