@@ -6,13 +6,35 @@ from typing import Any, Optional, Tuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import _core
 from ..pattern import Pattern
 from . import kernels
 
 __all__ = ["AddmmFunction", "SparseConv2dFunction"]
+
+
+ONCE = "sparse layers are differentiable once: there is no gradient of their gradient"
+
+Gradients = Tuple[Optional[Tensor], ...]
+
+
+class _NoSecondGradient(torch.autograd.Function):
+    """Hands a gradient on; who differentiates it is told why not. `sources` are what the gradient depends on."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *sources: Optional[Tensor]) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        raise RuntimeError(ONCE)
+
+
+def _once(gradients: Gradients, *sources: Optional[Tensor]) -> Gradients:
+    if not torch.is_grad_enabled():  # create_graph=False: nobody can differentiate them
+        return gradients
+    return tuple(None if g is None else _NoSecondGradient.apply(g, *sources) for g in gradients)
 
 
 def _save(ctx: Any, input: Tensor, values: Tensor, pattern: Pattern) -> None:
@@ -49,15 +71,15 @@ class AddmmFunction(torch.autograd.Function):
         return kernels.linear_forward(input, values, bias, pattern)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Tuple[Optional[Tensor], ...]:
         input, values = _saved(ctx)
-        return (
-            None if values is None else kernels.linear_grad_input(grad_output, values, ctx.pattern),
-            None if input is None else kernels.linear_grad_values(input, grad_output, ctx.pattern),
-            grad_output.sum(0) if ctx.needs_input_grad[2] else None,
-            None,
-        )
+        with torch.no_grad():
+            gradients = (
+                None if values is None else kernels.linear_grad_input(grad_output, values, ctx.pattern),
+                None if input is None else kernels.linear_grad_values(input, grad_output, ctx.pattern),
+                grad_output.sum(0) if ctx.needs_input_grad[2] else None,
+            )
+        return (*_once(gradients, grad_output, input, values), None)
 
 
 class SparseConv2dFunction(torch.autograd.Function):
@@ -85,16 +107,15 @@ class SparseConv2dFunction(torch.autograd.Function):
         return kernels.conv2d_forward(input, values, bias, pattern, geometry)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> Tuple[Optional[Tensor], ...]:
         input, values = _saved(ctx)
         pattern, geometry = ctx.pattern, ctx.geometry
-        return (
-            None
-            if values is None
-            else kernels.conv2d_grad_input(grad_output, values, pattern, geometry, ctx.input_shape),
-            None if input is None else kernels.conv2d_grad_values(input, grad_output, pattern, geometry),
-            grad_output.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
-            None,
-            None,
-        )
+        with torch.no_grad():
+            gradients = (
+                None
+                if values is None
+                else kernels.conv2d_grad_input(grad_output, values, pattern, geometry, ctx.input_shape),
+                None if input is None else kernels.conv2d_grad_values(input, grad_output, pattern, geometry),
+                grad_output.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
+            )
+        return (*_once(gradients, grad_output, input, values), None, None)

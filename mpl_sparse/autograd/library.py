@@ -16,6 +16,7 @@ from .. import _core
 from ..geometry import check_conv2d, check_linear, conv2d_geometry
 from ..pattern import Pattern
 from . import kernels
+from .functions import ONCE
 
 __all__ = ["remember_pattern"]
 
@@ -228,3 +229,11 @@ def _conv2d_backward(ctx: Any, grad_output: Tensor) -> Tuple[Optional[Tensor], .
 
 
 conv2d.register_autograd(_conv2d_backward, setup_context=_save_conv2d)
+
+
+def _no_second_gradient(ctx: Any, *_: Tensor) -> Any:
+    raise RuntimeError(ONCE)
+
+
+for _grad_op in (linear_grad_input, linear_grad_values, conv2d_grad_input, conv2d_grad_values):
+    _grad_op.register_autograd(_no_second_gradient)
