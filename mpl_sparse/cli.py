@@ -27,7 +27,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     options = parser.parse_args(arguments)
 
     if options.command == "info":
-        for name, value in info().items():
+        try:
+            lines = info()
+        except ValueError as error:  # a bad MPL_SPARSE_BACKEND or MPL_SPARSE_NUM_THREADS
+            parser.exit(1, f"mpl-sparse info: {error}\n")
+        for name, value in lines.items():
             print(f"{name + ':':<14}{value}")
         return 0
     for needed, why in (("torch", "trains with PyTorch"), ("tqdm", "shows its progress with tqdm")):

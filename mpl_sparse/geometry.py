@@ -7,7 +7,7 @@ import operator
 from typing import Any, Optional, Sequence, Tuple
 
 from . import _core
-from .pattern import Pattern
+from .pattern import INT32_MAX, Pattern
 
 __all__ = ["check_conv2d", "check_linear", "conv2d_geometry", "pads", "pair", "positive_int"]
 
@@ -16,13 +16,15 @@ Pads = Tuple[int, int, int, int]
 
 
 def positive_int(name: str, value: Any, least: int = 1) -> int:
-    """`value` as an int >= `least`; TypeError or ValueError naming it otherwise."""
+    """`value` as an int in [`least`, 2**31 - 1]; TypeError or ValueError naming it otherwise."""
     try:
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    if number > INT32_MAX:
+        raise ValueError(f"{name} must be at most {INT32_MAX}, got {value!r}")
     return number
 
 

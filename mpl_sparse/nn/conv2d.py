@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, List, Literal, Optional, Tuple, Union
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class SparseConv2d(Sparse):
         dense = nn.Conv2d(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
         )
-        self._build(dense, Pattern.from_mask(torch.ones(dense.weight.shape).bool()) if pattern is None else pattern)
+        self._build(dense, Pattern.from_mask(np.ones(dense.weight.shape, bool)) if pattern is None else pattern)
 
     @classmethod
     def from_dense(cls, layer: nn.Conv2d, pattern: Optional[Pattern] = None) -> SparseConv2d:

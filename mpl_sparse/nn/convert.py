@@ -29,6 +29,7 @@ def prunable(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: `model` is not an nn.Module.
+        ValueError: a layer's weight is made by a hook (torch.nn.utils.prune, weight_norm); the model stays as it is.
     """
     _check_module(model)
     converted = {module: _MASKED[type(module)](module) for module in model.modules() if type(module) in _MASKED}

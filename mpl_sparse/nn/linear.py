@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class SparseLinear(Sparse):
         pattern: Optional[Pattern] = None,
     ) -> None:
         dense = nn.Linear(in_features, out_features, bias, device, dtype)
-        self._build(dense, Pattern.from_mask(torch.ones(dense.weight.shape).bool()) if pattern is None else pattern)
+        self._build(dense, Pattern.from_mask(np.ones(dense.weight.shape, bool)) if pattern is None else pattern)
 
     @classmethod
     def from_dense(cls, layer: nn.Linear, pattern: Optional[Pattern] = None) -> SparseLinear:

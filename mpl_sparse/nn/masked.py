@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..pattern import Pattern
-from .prunable_layer import Prunable, checked_mask, pattern_as_mask, take_settings
+from .prunable_layer import Prunable, check_plain_weight, checked_mask, pattern_as_mask, take_settings
 
 __all__ = ["Masked"]
 
@@ -30,6 +30,7 @@ class Masked(Prunable, nn.Module):
 
     @classmethod
     def _from_layer(cls: Type[Layer], layer: nn.Module) -> Layer:
+        check_plain_weight(layer)
         masked = cls.__new__(cls)
         take_settings(masked, vars(layer))
         # the very same Parameter objects, so that an optimizer that holds them keeps working, and tables of hooks

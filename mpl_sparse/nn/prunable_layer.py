@@ -185,6 +185,15 @@ def pattern_as_mask(pattern: Pattern, device: torch.device) -> Tensor:
     return torch.as_tensor(pattern.to_mask(), device=device)
 
 
+def check_plain_weight(layer: nn.Module) -> None:
+    """ValueError unless the layer's weight is a parameter of its own: a hook would write to what is gone."""
+    if "weight" not in layer._parameters:
+        raise ValueError(
+            f"the weight of {layer} is not a parameter but made by a hook (torch.nn.utils.prune, weight_norm): "
+            "call torch.nn.utils.prune.remove or its like first"
+        )
+
+
 # what belongs to a layer's storage, not to its settings
 _STORAGE = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_pattern", "_compiled_call_impl"}
 

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from ..autograd import remember_pattern
 from ..pattern import Pattern
 from .masked import Masked
-from .prunable_layer import Prunable, checked_mask, copied, copied_settings, pattern_as_mask, take_settings
+from .prunable_layer import (
+    Prunable,
+    check_plain_weight,
+    checked_mask,
+    copied,
+    copied_settings,
+    pattern_as_mask,
+    take_settings,
+)
 from .values import bind_pattern, carry
 
 __all__ = ["Sparse"]
@@ -40,12 +48,14 @@ class Sparse(Prunable, nn.Module):
 
     def _build(self, layer: Any, pattern: Optional[Pattern]) -> None:
         """Take over a dense layer: its settings, its bias, and its weight at `pattern` or where it is not zero."""
+        check_plain_weight(layer)
         weight = (layer.masked_weight if isinstance(layer, Masked) else layer.weight).detach()
         if pattern is None:
             pattern = Pattern.from_dense(weight.cpu())
         self._check_pattern(pattern, weight.shape)
         take_settings(self, copied_settings(layer))
-        values = weight[pattern_as_mask(pattern, weight.device)]
+        # by position, not by mask: this also works on the meta device
+        values = weight.reshape(-1)[torch.from_numpy(pattern.flat_positions()).to(weight.device)]
         self.register_parameter("values", nn.Parameter(values, requires_grad=layer.weight.requires_grad))
         self.register_parameter("bias", copied(layer.bias))
         self._set_positions(pattern)

@@ -36,8 +36,11 @@ def follow_patterns(optimizer: OptimizerT) -> OptimizerT:
     (`mpl_sparse.optim.SGD` does so itself).
 
     Raises:
+        TypeError: `optimizer` is not a torch optimizer.
         ValueError: for LBFGS, whose state is one flat vector over all parameters.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     if isinstance(optimizer, LBFGS):
         raise ValueError(
             "optimizer: the state of LBFGS is one flat vector over all parameters and cannot follow their patterns"

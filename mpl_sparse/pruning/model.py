@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Sized, Tuple, TypeVar, Union
+from typing import Iterable, List, Optional, Sequence, Sized, Tuple, TypeVar, Union
 
-from torch import Generator, nn
+import numpy as np
+from torch import Generator, Tensor, nn
 
 from ..nn import Prunable, check_pct, check_rank, check_threshold, prunable_layers
 from .scores import SCORES, Score
@@ -90,6 +91,8 @@ def prune_by_score(model: ModelT, score: Union[str, Score], pct: PerLayer[float]
     score = _find_score(score)
     scored = [(layer, score(layer), int(layer_pct * layer.num_weight)) for layer, layer_pct in _assign_pct(model, pct)]
     for layer, scores, _ in scored:
+        if not isinstance(scores, Tensor):
+            raise TypeError(f"score must give a torch tensor, got {type(scores).__name__}")
         if scores.shape != (layer.num_weight,):
             raise ValueError(f"score must give {(layer.num_weight,)} numbers for {layer}, got {tuple(scores.shape)}")
     for layer, scores, count in scored:
@@ -100,7 +103,11 @@ def prune_by_score(model: ModelT, score: Union[str, Score], pct: PerLayer[float]
 def _assign(model: nn.Module, name: str, argument: PerLayer[Number]) -> List[Tuple[Prunable, Number]]:
     """Each prunable layer with its value, without those that None skips."""
     layers = [layer for _, layer in prunable_layers(model)]
-    if isinstance(argument, Sized):
+    if isinstance(argument, (Tensor, np.ndarray)):
+        argument = argument.tolist()
+    if isinstance(argument, (Sized, Iterable)):
+        if not isinstance(argument, Sequence) or isinstance(argument, str):
+            raise TypeError(f"{name} must be a number, None or a sequence of them, got {argument!r}")
         values = list(argument)
         if len(values) != len(layers):
             raise ValueError(

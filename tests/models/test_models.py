@@ -62,6 +62,13 @@ Total: remaining/all: 6489352/6603710 = 0.9826827646883343
 """
 
 
+def without_exact_zeros(model):
+    """Of millions of random float32 weights one is often exactly 0, and to_sparse() drops it."""
+    for parameter in model.parameters():
+        parameter.data[parameter.data == 0] = 1e-6
+    return model
+
+
 def test_conv2_prints_as_the_original():
     assert str(conv2()) == CONV2
 
@@ -74,7 +81,9 @@ def test_sparse_conv2_prints_as_the_original():
 
 @pytest.mark.parametrize("storage", ["masked", "sparse"])
 def test_counts_print_as_the_original(storage, capsys):
-    model = conv2() if storage == "masked" else conv2().to_sparse()
+    model = without_exact_zeros(conv2())
+    if storage == "sparse":
+        model = model.to_sparse()
     assert model.calc_num_prunable_params(display=True) == (6603710, 6603710)
     assert capsys.readouterr().out == UNPRUNED
     assert model.prune_by_pct([0.1, 0, None, 0.9]) is model

@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
+from torch.nn.utils import prune  # noqa: E402
 
 from mpl_sparse.nn import (  # noqa: E402
     DenseConv2d,
@@ -124,3 +125,23 @@ def test_an_optimizer_made_before_keeps_working():
 def test_refusals(function):
     with pytest.raises(TypeError, match="model must be an nn.Module, got list"):
         function([nn.Linear(2, 2)])
+
+
+def test_a_weight_made_by_a_hook_is_refused():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    prune.l1_unstructured(model[1], "weight", 0.5)
+    before = list(model)
+    with pytest.raises(ValueError, match="prune.remove"):
+        prunable(model)
+    assert list(model) == before and type(model[0]) is nn.Linear
+    prune.remove(model[1], "weight")
+    x = torch.rand(3, 4)
+    expected = model(x)
+    assert torch.allclose(to_sparse(prunable(model))(x), expected)
+
+
+def test_layers_are_made_under_a_default_device():
+    with torch.device("meta"):
+        conv, linear = SparseConv2d(2, 3, 3), SparseLinear(3, 4)
+    assert conv.values.is_meta and linear.values.is_meta
+    assert (conv.num_weight, linear.num_weight) == (54, 12)

@@ -158,3 +158,23 @@ def test_a_layer_is_a_model_too(model):
     _, layer = prunable_layers(model)[0]
     pruning.prune_by_pct(layer, 0.5)
     assert counts(model) == [45, 77, 33]
+
+
+@pytest.mark.parametrize("argument", [{0: 0.5, 1: 1.0}, {0.5, 0.25}, "0.5", (x for x in (0.5, 0.5))])
+def test_what_is_no_sequence_of_values_changes_nothing(argument):
+    model = prunable(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)))
+    with pytest.raises(TypeError, match="pct must be a number, None or a sequence"):
+        pruning.prune_by_pct(model, argument)
+    assert [layer.num_weight for layer in model] == [16, 16]
+
+
+@pytest.mark.parametrize("argument", [torch.tensor(0.5), np.array(0.5), torch.tensor([0.5, 0.5]), np.array([0.5, 0.5])])
+def test_values_may_be_an_array(argument):
+    model = pruning.prune_by_pct(prunable(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))), argument)
+    assert [layer.num_weight for layer in model] == [8, 8]
+
+
+def test_a_score_must_be_a_tensor():
+    model = prunable(nn.Sequential(nn.Linear(4, 4)))
+    with pytest.raises(TypeError, match="score must give a torch tensor, got list"):
+        pruning.prune_by_score(model, lambda layer: [1.0] * 16, 0.5)
