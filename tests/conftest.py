@@ -25,6 +25,13 @@ def _away_from_the_sources(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Torch's generator starts alike in every test: a failure comes again."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.fixture(params=_core.backends())
 def backend(request):
     """Runs the test once on each backend of this machine; by name, or for a module by pytest.mark.usefixtures."""

@@ -128,14 +128,14 @@ def test_refusals(function):
 
 
 def test_a_weight_made_by_a_hook_is_refused():
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)).double()
     prune.l1_unstructured(model[1], "weight", 0.5)
     before = list(model)
     with pytest.raises(ValueError, match="prune.remove"):
         prunable(model)
     assert list(model) == before and type(model[0]) is nn.Linear
     prune.remove(model[1], "weight")
-    x = torch.rand(3, 4)
+    x = torch.rand(3, 4, dtype=torch.float64)
     expected = model(x)
     assert torch.allclose(to_sparse(prunable(model))(x), expected)
 
