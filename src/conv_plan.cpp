@@ -133,6 +133,8 @@ ConvPlan build_forward(const Pattern& pattern, const Conv2dGeometry& g, const Ex
   correlation.col_step = g.stride_width;
   correlation.row_offsets = tap_offsets(g.kernel_height, g.dilation_height, g.pad_top);
   correlation.col_offsets = tap_offsets(g.kernel_width, g.dilation_width, g.pad_left);
+  correlation.source_rows = g.in_height;
+  correlation.source_cols = g.in_width;
   ConvPlan plan;
   plan.parts.push_back({build_tile_plan(correlation, pattern.row_ptr(), pattern.col_idx(), extents, unit),
                         {0, 1, g.out_height()},
@@ -149,6 +151,8 @@ ConvPlan build_grad_input(const Pattern& pattern, const Conv2dGeometry& g, const
   correlation.groups = g.groups;
   correlation.rows_per_group = g.in_channels / g.groups;
   correlation.channels_per_group = g.out_channels / g.groups;
+  correlation.source_rows = g.out_height();
+  correlation.source_cols = g.out_width();
   ConvPlan plan;
   std::vector<int32_t> row_ptr(g.in_channels + 1);
   for (size_t r = 0; r < rows.size(); ++r) {

@@ -82,13 +82,15 @@ PackJob<Scalar> pack_job(const TilePlan& plan, const Block& block, const SourceP
 
 // The rows [first, last) of a block, which the caller has made sure lie inside it.
 BlockRows block_rows(const TilePlan& plan, const Block& block, int64_t first, int64_t last) {
-  const int64_t slice = block.slice + first - block.row_begin;
-  return {plan.begin.data() + slice, plan.end.data() + slice, last - first, plan.offsets.data()};
+  const int64_t slice = block.slice + (first - block.row_begin) * (plan.num_shifts() + 1);
+  return {plan.bounds.data() + slice, last - first, plan.num_shifts(), plan.offsets.data(),
+          plan.places.empty() ? nullptr : plan.places.data()};
 }
 
 bool is_empty(const BlockRows& rows) {
   for (int64_t row = 0; row < rows.rows; ++row) {
-    if (rows.begin[row] != rows.end[row]) return false;
+    const uint32_t* bounds = rows.bounds + row * (rows.num_shifts + 1);
+    if (bounds[0] != bounds[rows.num_shifts]) return false;
   }
   return true;
 }
@@ -100,8 +102,7 @@ Scalar* packed_scratch(const TilePlan& plan, const Kernels<Scalar>& kernel) {
 }
 
 int threads_for(const TilePlan& plan, const Extents& extents, int num_threads) {
-  const int64_t nonzeros = static_cast<int64_t>(plan.offsets.size());
-  return nonzeros * extents.count() < kSerialMultiplyAdds ? 1 : num_threads;
+  return plan.nnz() * extents.count() < kSerialMultiplyAdds ? 1 : num_threads;
 }
 
 // Rows of outputs a task takes: few enough for its sums to stay in cache and for each thread to have work.
@@ -114,6 +115,19 @@ int64_t rows_per_task(int64_t rows, int64_t row_bytes, int64_t tiles, int num_th
   return std::max<int64_t>(1, std::min(per_task, rows));
 }
 
+// The positions of a tile, for each shift, at which an output's gradient stands.
+void mark_in_use(const TilePlan& plan, const TileShape& shape, int64_t stride, uint8_t* in_use) {
+  std::fill_n(in_use, plan.num_shifts() * stride, uint8_t{0});
+  for (int64_t s = 0; s < plan.num_shifts(); ++s) {
+    for (int64_t image = 0; image < shape.images; ++image) {
+      for (int64_t row = 0; row < shape.rows; ++row) {
+        std::fill_n(in_use + s * stride + plan.shifts[s] + image * shape.image_stride + row * shape.row_stride, shape.cols,
+                    uint8_t{1});
+      }
+    }
+  }
+}
+
 }  // namespace
 
 template <class Scalar>
@@ -123,7 +137,8 @@ void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extent
   const int threads = threads_for(plan, extents, num_threads);
   const Tiles tiles(plan, extents);
   const int64_t tile_elements = tiles.at(0).vectors * int64_t{kernel.lanes};
-  const int64_t per_task = rows_per_task(plan.rows, tile_elements * static_cast<int64_t>(sizeof(Scalar)), tiles.count(), threads);
+  const int64_t row_bytes = plan.num_shifts() * tile_elements * static_cast<int64_t>(sizeof(Scalar));
+  const int64_t per_task = rows_per_task(plan.rows, row_bytes, tiles.count(), threads);
   const int64_t parts = ceil_div(plan.rows, per_task);
 
   parallel_for(tiles.count() * parts, threads, [&](int64_t task) {
@@ -131,28 +146,29 @@ void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extent
     const int64_t first = task % parts * per_task, last = std::min(plan.rows, first + per_task);
     const int64_t stride = place.vectors * int64_t{kernel.lanes};
     Scalar* packed = packed_scratch(plan, kernel);
-    Scalar* sums = scratch<Scalar>(Scratch::sums, per_task * tile_elements);
-    for (int64_t row = first; row < last; ++row) {
-      std::fill_n(sums + (row - first) * stride, stride, bias ? bias[row * bias_stride] : Scalar{0});
-    }
+    // A stored row's last vector may reach past the last sum.
+    Scalar* sums = scratch<Scalar>(Scratch::sums, per_task * plan.num_shifts() * tile_elements + kernel.lanes);
     for (const Block& block : plan.blocks) {
       const int64_t block_first = std::max(first, block.row_begin), block_last = std::min(last, block.row_end);
       if (block_first >= block_last) continue;
       const BlockRows rows = block_rows(plan, block, block_first, block_last);
-      if (is_empty(rows)) continue;
-      kernel.pack(pack_job(plan, block, source, place, packed));
-      kernel.accumulate(place.vectors, packed, rows, values, sums + (block_first - first) * stride);
+      const bool empty = is_empty(rows);
+      if (empty && block.start == Start::sums) continue;
+      if (!empty) kernel.pack(pack_job(plan, block, source, place, packed));
+      kernel.accumulate(place.vectors, packed, rows, values, block.start,
+                        sums + (block_first - first) * plan.num_shifts() * stride);
     }
-    kernel.store({sums, stride, element(outputs, place, first), outputs.image_stride, outputs.channel_stride, outputs.row_stride,
-                  outputs.col_stride, last - first, place.shape});
+    kernel.store({sums, stride, plan.shifts.data(), plan.num_shifts(), element(outputs, place, first), outputs.image_stride,
+                  outputs.channel_stride, outputs.row_stride, outputs.col_stride, last - first, place.shape},
+                 bias ? bias + first * bias_stride : nullptr, bias_stride);
   });
 }
 
 template <class Scalar>
 void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source,
             const Planes<const Scalar>& grad_outputs, Scalar* grad_values, int num_threads) {
-  std::fill_n(grad_values, plan.offsets.size(), Scalar{0});
-  if (extents.count() == 0 || plan.blocks.empty()) return;
+  std::fill_n(grad_values, plan.nnz(), Scalar{0});
+  if (extents.count() == 0 || plan.nnz() == 0) return;
   const int threads = threads_for(plan, extents, num_threads);
   const Tiles tiles(plan, extents);
   constexpr int64_t kRowsAtOnce = 16;  // as many as the tile copy takes together
@@ -177,22 +193,18 @@ void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& 
     if (is_empty(block_rows(plan, *task.block, task.first, task.last))) return;
     Scalar* packed = packed_scratch(plan, kernel);
     const int64_t most = tiles.at(0).vectors * int64_t{kernel.lanes};
-    Scalar* grad = scratch<Scalar>(Scratch::sums, kRowsAtOnce * most);
-    uint8_t* in_use = scratch<uint8_t>(Scratch::in_use, most);
+    Scalar* grad = scratch<Scalar>(Scratch::sums, kRowsAtOnce * plan.num_shifts() * most);
+    uint8_t* in_use = scratch<uint8_t>(Scratch::in_use, plan.num_shifts() * most);
     for (int64_t tile = 0; tile < tiles.count(); ++tile) {
       const Tiles::Place place = tiles.at(tile);
       const int64_t stride = place.vectors * int64_t{kernel.lanes};
-      std::fill_n(in_use, stride, uint8_t{0});
-      for (int64_t image = 0; image < place.shape.images; ++image) {
-        for (int64_t row = 0; row < place.shape.rows; ++row) {
-          std::fill_n(in_use + image * place.shape.image_stride + row * place.shape.row_stride, place.shape.cols, uint8_t{1});
-        }
-      }
+      mark_in_use(plan, place.shape, stride, in_use);
       kernel.pack(pack_job(plan, *task.block, source, place, packed));
       for (int64_t row = task.first; row < task.last; row += kRowsAtOnce) {
         const int64_t end = std::min(task.last, row + kRowsAtOnce);
-        kernel.load({grad, stride, element(grad_outputs, place, row), grad_outputs.image_stride, grad_outputs.channel_stride,
-                     grad_outputs.row_stride, grad_outputs.col_stride, end - row, place.shape});
+        kernel.load({grad, stride, plan.shifts.data(), plan.num_shifts(), element(grad_outputs, place, row),
+                     grad_outputs.image_stride, grad_outputs.channel_stride, grad_outputs.row_stride, grad_outputs.col_stride,
+                     end - row, place.shape});
         kernel.sample(place.vectors, packed, block_rows(plan, *task.block, row, end), grad, in_use, grad_values);
       }
     }

@@ -1,18 +1,40 @@
 #include "tile_plan.h"
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <limits>
 
 namespace mpl_sparse {
 namespace {
 
-constexpr int64_t kBlockBytes = 24 * 1024;  // of a first-level cache of 32 KB, the rest being for sums, offsets and values
-constexpr int64_t kMaxElements = 1 << 16;   // reach of a 16-bit offset
+constexpr int64_t kMaxElements = 1 << 16;  // reach of a 16-bit offset
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
-Window make_window(const Correlation& c, const Extents& tile, int64_t row_begin, int64_t row_end, int64_t col_begin,
+// The zeros at both ends of an axis whose tile has all its outputs: the last ones of a packed row can be the next row's first,
+// and so with the rows of images. Each output keeps a position of its own.
+int64_t shared_zeros(const Axis& axis, int64_t outputs, int64_t step, int64_t source_size) {
+  int64_t shared = axis.segments.empty() ? 0 : axis.longest - outputs;
+  for (const Segment& segment : axis.segments) {
+    const int64_t first = segment.first * step + segment.phase;
+    const int64_t leading = first < 0 ? ceil_div(-first, step) : 0;
+    const int64_t inside = first < source_size ? ceil_div(source_size - first, step) : 0;
+    shared = std::min({shared, leading, axis.longest - std::min(inside, axis.longest)});
+  }
+  return shared;
+}
+
+// How tiles are laid out: their outputs, and the multiple that the packed strides are rounded to.
+struct Layout {
+  Extents tile;
+  int64_t alignment;
+};
+
+Window make_window(const Correlation& c, const Layout& layout, int64_t row_begin, int64_t row_end, int64_t col_begin,
                    int64_t col_end) {
+  const Extents& tile = layout.tile;
   Window window;
   window.tap_row_begin = row_begin;
   window.tap_row_end = row_end;
@@ -20,80 +42,137 @@ Window make_window(const Correlation& c, const Extents& tile, int64_t row_begin,
   window.tap_col_end = col_end;
   window.rows = plan_axis(c.row_offsets.data() + row_begin, row_end - row_begin, c.row_step, tile.rows);
   window.cols = plan_axis(c.col_offsets.data() + col_begin, col_end - col_begin, c.col_step, tile.cols);
-  window.row_stride = window.cols.longest;
-  window.image_stride = window.rows.longest * window.row_stride;
+  const int64_t shared_cols = tile.rows > 1 ? shared_zeros(window.cols, tile.cols, c.col_step, c.source_cols) : 0;
+  const int64_t shared_rows = tile.images > 1 ? shared_zeros(window.rows, tile.rows, c.row_step, c.source_rows) : 0;
+  window.row_stride = round_up(window.cols.longest - shared_cols, layout.alignment);
+  window.image_stride = (window.rows.longest - shared_rows) * window.row_stride;
   window.segment_stride = tile.images * window.image_stride;
   window.channel_stride = static_cast<int64_t>(window.rows.segments.size() * window.cols.segments.size()) * window.segment_stride;
   return window;
 }
 
-Window whole_kernel(const Correlation& c, const Extents& tile) {
-  return make_window(c, tile, 0, static_cast<int64_t>(c.row_offsets.size()), 0, static_cast<int64_t>(c.col_offsets.size()));
+Window whole_kernel(const Correlation& c, const Layout& layout) {
+  return make_window(c, layout, 0, static_cast<int64_t>(c.row_offsets.size()), 0, static_cast<int64_t>(c.col_offsets.size()));
+}
+
+// What is left of the taps' column offsets when the multiples of the alignment are taken out.
+void add_shifts(const Window& window, int64_t alignment, std::vector<int64_t>& shifts) {
+  for (const AxisTap& tap : window.cols.taps) shifts.push_back(tap.shift % alignment);
+  std::sort(shifts.begin(), shifts.end());
+  shifts.erase(std::unique(shifts.begin(), shifts.end()), shifts.end());
 }
 
 struct Choice {
-  Extents tile;
+  Layout layout;
+  int64_t block_bytes;
   double cost;
 };
 
-// The tile whose estimated cost is least. Per nonzero and tile: its vectors, and about one more for the broadcast and the
-// indices; per packed element a copy; per row and block, sums loaded and stored.
-Extents choose_tile(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit) {
-  const double channels = static_cast<double>(c.groups * c.channels_per_group);
-  Choice best{{1, 1, std::min(extents.cols, unit.lanes)}, std::numeric_limits<double>::infinity()};
-  for (int64_t vectors = 1; vectors <= unit.max_vectors; ++vectors) {
-    const int64_t length = vectors * unit.lanes;
-    Extents tile{1, 1, extents.cols};
-    int64_t used = length;
-    if (extents.cols > length) {
-      const int64_t parts = ceil_div(extents.cols, length);
-      tile.cols = ceil_div(ceil_div(extents.cols, parts), unit.lanes) * unit.lanes;
-      used = tile.cols;
-    } else {
-      const int64_t row_stride = whole_kernel(c, tile).row_stride;
-      tile.rows = std::min(extents.rows, (length - tile.cols) / row_stride + 1);
-      tile.rows = ceil_div(extents.rows, ceil_div(extents.rows, tile.rows));
-      used = (tile.rows - 1) * row_stride + tile.cols;
-      if (tile.rows == extents.rows && extents.images > 1) {
-        const int64_t image_stride = whole_kernel(c, tile).image_stride;
-        tile.images = std::min(extents.images, (length - used) / image_stride + 1);
-        tile.images = ceil_div(extents.images, ceil_div(extents.images, tile.images));
-        used += (tile.images - 1) * image_stride;
-      }
-    }
-    if (ceil_div(used, unit.lanes) != vectors) continue;  // a narrower tile holds the same outputs
-    const Window window = whole_kernel(c, tile);
-    if (window.channel_stride > kMaxElements) continue;
-    const double tiles = static_cast<double>(ceil_div(extents.images, tile.images) * ceil_div(extents.rows, tile.rows) *
-                                             ceil_div(extents.cols, tile.cols));
-    const double blocks = std::max(1.0, channels * window.channel_stride * unit.element_bytes / kBlockBytes);
-    const double rows = static_cast<double>(c.rows_per_group * c.groups);
-    const double cost = tiles * (nnz * (vectors + 1.0) + channels * window.channel_stride * 1.5 / unit.lanes +
-                                 rows * (c.groups == 1 ? blocks : 1.0) * (2.0 * vectors + 4.0));
-    if (cost < best.cost) best = {tile, cost};
+// A rough model of a core, in turns of its multiply-add unit, from measurements of the micro-kernel.
+constexpr double kSplitLoads = 1.45;   // of an unaligned load where those are slow, against an aligned one
+constexpr double kNonzero = 0.8;       // the broadcast, the offset and the loop
+constexpr double kGroup = 8;           // the loop's end, mostly a branch that is predicted wrongly
+constexpr double kGroupVector = 1.75;  // a sum read and written back
+constexpr double kPackedVector = 1.5;  // a vector copied
+constexpr double kPackedRow = 6;       // a row of a channel copied
+constexpr double kStoredRow = 6;       // a row of outputs written
+constexpr int64_t kMostBlockBytes[] = {24 * 1024, 48 * 1024, 96 * 1024};  // first-level cache, or some of the second
+constexpr double kBlockPenalty[] = {1.0, 1.1, 1.4};
+
+// The tile of at most `vectors` vectors that holds the most outputs.
+Layout widest_tile(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment, int64_t vectors) {
+  Layout layout{{1, 1, extents.cols}, alignment};
+  Extents& tile = layout.tile;
+  std::vector<int64_t> shifts;
+  add_shifts(whole_kernel(c, layout), alignment, shifts);
+  const int64_t length = vectors * unit.lanes - shifts.back();
+  if (extents.cols > length) {
+    const int64_t share = ceil_div(extents.cols, ceil_div(extents.cols, std::max<int64_t>(1, length)));
+    tile.cols = std::max<int64_t>(1, std::min(length, round_up(share, unit.lanes)));
+    return layout;
   }
-  return best.tile;
+  tile.rows = 2;  // the stride of more than one row
+  const int64_t row_stride = whole_kernel(c, layout).row_stride;
+  tile.rows = std::min(extents.rows, (length - tile.cols) / row_stride + 1);
+  tile.rows = ceil_div(extents.rows, ceil_div(extents.rows, tile.rows));
+  if (tile.rows == extents.rows && extents.images > 1) {
+    tile.images = 2;
+    const int64_t image_stride = whole_kernel(c, layout).image_stride, used = (tile.rows - 1) * row_stride + tile.cols;
+    tile.images = std::min(extents.images, (length - used) / image_stride + 1);
+    tile.images = ceil_div(extents.images, ceil_div(extents.images, tile.images));
+  }
+  return layout;
+}
+
+// What a plan with this layout is estimated to cost; infinite when it cannot be.
+Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, const Layout& layout,
+                int64_t vectors) {
+  const Extents& tile = layout.tile;
+  const Window window = whole_kernel(c, layout);
+  Choice choice{layout, kMostBlockBytes[0], std::numeric_limits<double>::infinity()};
+  if (window.channel_stride > kMaxElements) return choice;
+  std::vector<int64_t> shifts;
+  add_shifts(window, layout.alignment, shifts);
+  const int64_t last = (tile.images - 1) * window.image_stride + (tile.rows - 1) * window.row_stride + tile.cols + shifts.back();
+  if (ceil_div(last, unit.lanes) != vectors) return choice;  // a narrower tile holds the same outputs
+
+  const double tiles = static_cast<double>(ceil_div(extents.images, tile.images) * ceil_div(extents.rows, tile.rows) *
+                                           ceil_div(extents.cols, tile.cols));
+  const double channels = static_cast<double>(c.groups * c.channels_per_group), rows = static_cast<double>(c.rows());
+  const double segments = static_cast<double>(window.rows.segments.size() * window.cols.segments.size());
+  const double packed_rows = channels * segments * tile.images * window.rows.longest;
+  const double packing = packed_rows * kPackedRow + channels * window.channel_stride / unit.lanes * kPackedVector;
+  const double row_vectors = static_cast<double>(ceil_div(tile.cols, unit.lanes));
+  const double storing = rows * tile.images * tile.rows * (row_vectors * (shifts.size() + 1.0) + kStoredRow);
+  const double load = unit.alignment > 1 && layout.alignment == 1 && c.taps() > 1 ? kSplitLoads : 1.0;
+  for (size_t i = 0; i < std::size(kMostBlockBytes); ++i) {
+    const double bytes = channels / c.groups * window.channel_stride * unit.element_bytes;
+    const double blocks = std::max(1.0, std::ceil(bytes / kMostBlockBytes[i]));
+    const double groups = std::min(rows * shifts.size() * blocks, static_cast<double>(nnz));
+    const double penalty = bytes * c.groups > kMostBlockBytes[0] ? kBlockPenalty[i] : 1.0;
+    const double cost =
+        tiles * (nnz * (vectors * load * penalty + kNonzero) + groups * (kGroup + vectors * kGroupVector) + packing + storing);
+    if (cost < choice.cost) {
+      choice.cost = cost;
+      choice.block_bytes = kMostBlockBytes[i];
+    }
+  }
+  return choice;
+}
+
+// The layout whose estimated cost is least.
+Choice choose_layout(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit) {
+  Choice best{{{1, 1, std::min(extents.cols, unit.lanes)}, 1}, kMostBlockBytes[0], std::numeric_limits<double>::infinity()};
+  for (const int64_t alignment : {unit.alignment, int64_t{1}}) {
+    for (int64_t vectors = 1; vectors <= unit.max_vectors; ++vectors) {
+      const Layout layout = widest_tile(c, extents, unit, alignment, vectors);
+      const Choice choice = estimate(c, nnz, extents, unit, layout, vectors);
+      if (choice.cost < best.cost) best = choice;
+    }
+    if (unit.alignment == 1) break;
+  }
+  return best;
 }
 
 // The whole kernel where 16-bit offsets reach it; else as many kernel rows at a time as they reach, or part of one row.
-std::vector<Window> choose_windows(const Correlation& c, const Extents& tile) {
+std::vector<Window> choose_windows(const Correlation& c, const Layout& layout) {
   std::vector<Window> windows;
   const int64_t kernel_rows = static_cast<int64_t>(c.row_offsets.size()),
                 kernel_cols = static_cast<int64_t>(c.col_offsets.size());
   for (int64_t row = 0; row < kernel_rows;) {
     int64_t rows = kernel_rows - row, cols = kernel_cols;
-    Window window = make_window(c, tile, row, row + rows, 0, cols);
+    Window window = make_window(c, layout, row, row + rows, 0, cols);
     while (window.channel_stride > kMaxElements && rows > 1) {
       rows = ceil_div(rows, 2);
-      window = make_window(c, tile, row, row + rows, 0, cols);
+      window = make_window(c, layout, row, row + rows, 0, cols);
     }
     while (window.channel_stride > kMaxElements) {
       cols = ceil_div(cols, 2);
-      window = make_window(c, tile, row, row + rows, 0, cols);
+      window = make_window(c, layout, row, row + rows, 0, cols);
     }
     windows.push_back(std::move(window));
     for (int64_t col = cols; col < kernel_cols; col += cols) {
-      windows.push_back(make_window(c, tile, row, row + rows, col, std::min(kernel_cols, col + cols)));
+      windows.push_back(make_window(c, layout, row, row + rows, col, std::min(kernel_cols, col + cols)));
     }
     row += rows;
   }
@@ -102,33 +181,37 @@ std::vector<Window> choose_windows(const Correlation& c, const Extents& tile) {
 
 class Builder {
  public:
-  Builder(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, TilePlan& plan)
+  Builder(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, int64_t alignment, TilePlan& plan)
       : c_(correlation), row_ptr_(row_ptr), keys_(keys), plan_(plan), cursor_(row_ptr, row_ptr + correlation.rows()) {
-    for (const Window& window : plan.windows) tap_offsets_.push_back(offsets_of_taps(window));
+    for (const Window& window : plan.windows) add_shifts(window, alignment, plan_.shifts);
+    for (const Window& window : plan.windows) taps_.push_back(packed_taps(window, alignment));
   }
 
-  void build(int64_t element_bytes) {
+  void build(int64_t block_elements) {
     plan_.offsets.resize(row_ptr_[c_.rows()]);
+    if (plan_.num_shifts() > 1) plan_.places.resize(plan_.offsets.size());
     mark_used_channels();
     if (plan_.windows.size() > 1) {
       for (int64_t group = 0; group < c_.groups; ++group) add_channel_by_channel(group);
       return;
     }
     const int64_t stride = std::max<int64_t>(1, plan_.windows[0].channel_stride);
-    const int64_t capacity = std::max<int64_t>(1, std::min(kMaxElements, kBlockBytes / element_bytes) / stride);
+    const int64_t capacity = std::max<int64_t>(1, std::min(kMaxElements, block_elements) / stride);
     for (int64_t group = 0; group < c_.groups;) {
       int64_t count = used_in(group), last = group + 1;
       if (count <= capacity) {
         // Groups small enough share a block: depthwise convolution has as few blocks as any other.
         while (last < c_.groups && count + used_in(last) <= capacity) count += used_in(last++);
-        add_block(0, group, last, kEverything, first_channel(group), first_channel(last));
+        add_block(0, group, last, kEverything, first_channel(group), first_channel(last), Start::zero);
       } else {
         const int64_t share = ceil_div(count, ceil_div(count, capacity));
+        Start start = Start::zero;
         int64_t channel = first_channel(group);
         while (channel < first_channel(last)) {
           int64_t end = channel;
           for (int64_t taken = 0; end < first_channel(last) && (taken < share || !used_[end]); ++end) taken += used_[end];
-          add_block(0, group, last, (end - first_channel(group)) * c_.taps(), channel, end);
+          add_block(0, group, last, (end - first_channel(group)) * c_.taps(), channel, end, start);
+          start = Start::sums;
           channel = end;
         }
       }
@@ -156,6 +239,7 @@ class Builder {
   }
 
   void add_channel_by_channel(int64_t group) {
+    Start start = Start::zero;
     for (int64_t channel = first_channel(group); channel < first_channel(group + 1); ++channel) {
       if (!used_[channel]) continue;
       for (size_t w = 0; w < plan_.windows.size(); ++w) {
@@ -164,14 +248,16 @@ class Builder {
         // The window's taps are consecutive keys: whole kernel rows, or part of one.
         const int64_t end = (window.tap_row_end - 1) * kernel_cols + window.tap_col_end;
         add_block(static_cast<int64_t>(w), group, group + 1, (channel - first_channel(group)) * c_.taps() + end, channel,
-                  channel + 1);
+                  channel + 1, start);
+        start = Start::sums;
       }
     }
+    if (start == Start::zero) add_block(0, group, group + 1, 0, first_channel(group), first_channel(group), start);
   }
 
   // Takes each row's next nonzeros, up to the one whose key is key_end.
   void add_block(int64_t window_index, int64_t group_begin, int64_t group_end, int64_t key_end, int64_t channel_begin,
-                 int64_t channel_end) {
+                 int64_t channel_end, Start start) {
     const Window& window = plan_.windows[window_index];
     Block block;
     block.window = window_index;
@@ -184,48 +270,75 @@ class Builder {
       plan_.channels.push_back(static_cast<int32_t>(channel));
     }
     block.channel_end = static_cast<int64_t>(plan_.channels.size());
-    if (block.channel_end == block.channel_begin) return;
-    block.slice = static_cast<int64_t>(plan_.begin.size());
-    const std::vector<int64_t>& tap_offset = tap_offsets_[window_index];
-    const uint32_t taps = static_cast<uint32_t>(c_.taps());
+    block.slice = static_cast<int64_t>(plan_.bounds.size());
+    block.start = start;
     for (int64_t row = block.row_begin; row < block.row_end; ++row) {
-      const int64_t* slot = slot_.data() + first_channel(row / c_.rows_per_group);
-      int32_t k = cursor_[row];
-      plan_.begin.push_back(static_cast<uint32_t>(k));
-      for (; k < row_ptr_[row + 1] && keys_[k] < key_end; ++k) {
-        const uint32_t key = static_cast<uint32_t>(keys_[k]);
-        plan_.offsets[k] = static_cast<uint16_t>(slot[key / taps] * window.channel_stride + tap_offset[key % taps]);
-      }
-      plan_.end.push_back(static_cast<uint32_t>(k));
-      cursor_[row] = k;
+      const int32_t first = cursor_[row];
+      int32_t& last = cursor_[row];
+      while (last < row_ptr_[row + 1] && keys_[last] < key_end) ++last;
+      add_entries(window, taps_[window_index].data(), slot_.data() + first_channel(row / c_.rows_per_group), first, last);
     }
     plan_.blocks.push_back(block);
     plan_.packed_elements = std::max(plan_.packed_elements, (block.channel_end - block.channel_begin) * window.channel_stride);
   }
 
-  std::vector<int64_t> offsets_of_taps(const Window& window) const {
+  // Where a tap finds its first element in a packed channel, and which group it belongs to.
+  struct PackedTap {
+    int64_t offset;
+    int64_t shift;  // into TilePlan::shifts
+  };
+
+  // The entries of a row's nonzeros first .. last, grouped by shift and otherwise in order.
+  void add_entries(const Window& window, const PackedTap* tap_of, const int64_t* slot, int32_t first, int32_t last) {
+    const uint32_t taps = static_cast<uint32_t>(c_.taps());
+    const auto offset = [&](uint32_t key) {
+      return static_cast<uint16_t>(slot[key / taps] * window.channel_stride + tap_of[key % taps].offset);
+    };
+    if (plan_.num_shifts() == 1) {
+      for (int32_t k = first; k < last; ++k) plan_.offsets[k] = offset(static_cast<uint32_t>(keys_[k]));
+      plan_.bounds.push_back(static_cast<uint32_t>(first));
+      plan_.bounds.push_back(static_cast<uint32_t>(last));
+      return;
+    }
+    next_.assign(plan_.shifts.size() + 1, 0);
+    for (int32_t k = first; k < last; ++k) ++next_[tap_of[static_cast<uint32_t>(keys_[k]) % taps].shift + 1];
+    next_[0] = static_cast<uint32_t>(first);
+    for (size_t s = 1; s < next_.size(); ++s) next_[s] += next_[s - 1];
+    plan_.bounds.insert(plan_.bounds.end(), next_.begin(), next_.end());
+    for (int32_t k = first; k < last; ++k) {
+      const uint32_t key = static_cast<uint32_t>(keys_[k]);
+      const uint32_t entry = next_[tap_of[key % taps].shift]++;
+      plan_.offsets[entry] = offset(key);
+      plan_.places[entry] = static_cast<uint16_t>(k - first);
+    }
+  }
+
+  std::vector<PackedTap> packed_taps(const Window& window, int64_t alignment) const {
     const int64_t kernel_cols = static_cast<int64_t>(c_.col_offsets.size());
     const int64_t row_segments = static_cast<int64_t>(window.rows.segments.size());
-    std::vector<int64_t> offsets(c_.taps());
+    std::vector<PackedTap> taps(c_.taps());
     for (int64_t kh = window.tap_row_begin; kh < window.tap_row_end; ++kh) {
       const AxisTap& row = window.rows.taps[kh - window.tap_row_begin];
       for (int64_t kw = window.tap_col_begin; kw < window.tap_col_end; ++kw) {
         const AxisTap& col = window.cols.taps[kw - window.tap_col_begin];
-        offsets[kh * kernel_cols + kw] =
-            (col.segment * row_segments + row.segment) * window.segment_stride + row.shift * window.row_stride + col.shift;
+        const int64_t shift = col.shift % alignment;
+        taps[kh * kernel_cols + kw] = {(col.segment * row_segments + row.segment) * window.segment_stride +
+                                           row.shift * window.row_stride + col.shift - shift,
+                                       std::lower_bound(plan_.shifts.begin(), plan_.shifts.end(), shift) - plan_.shifts.begin()};
       }
     }
-    return offsets;
+    return taps;
   }
 
   const Correlation& c_;
   const int32_t* row_ptr_;
   const int32_t* keys_;
   TilePlan& plan_;
-  std::vector<int32_t> cursor_;                    // each row's first nonzero that no block has taken yet
-  std::vector<char> used_;                         // by channel of all groups: whether it has a nonzero
-  std::vector<int64_t> slot_;                      // by channel of all groups: its place in its block
-  std::vector<std::vector<int64_t>> tap_offsets_;  // by window and tap: from a packed channel's start
+  std::vector<int32_t> cursor_;               // each row's first nonzero that no block has taken yet
+  std::vector<char> used_;                    // by channel of all groups: whether it has a nonzero
+  std::vector<int64_t> slot_;                 // by channel of all groups: its place in its block
+  std::vector<std::vector<PackedTap>> taps_;  // by window and tap
+  std::vector<uint32_t> next_;                // scratch of add_entries
 };
 
 }  // namespace
@@ -237,12 +350,13 @@ TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr,
   plan.lanes = unit.lanes;
   plan.row_step = correlation.row_step;
   plan.col_step = correlation.col_step;
-  plan.tile = choose_tile(correlation, row_ptr[plan.rows], extents, unit);
-  plan.windows = choose_windows(correlation, plan.tile);
+  const Choice choice = choose_layout(correlation, row_ptr[plan.rows], extents, unit);
+  plan.tile = choice.layout.tile;
+  plan.windows = choose_windows(correlation, choice.layout);
   // With several windows a tile is one row of one image, and these strides are not used.
   plan.tile_row_stride = plan.windows[0].row_stride;
   plan.tile_image_stride = plan.windows[0].image_stride;
-  Builder(correlation, row_ptr, keys, plan).build(unit.element_bytes);
+  Builder(correlation, row_ptr, keys, choice.layout.alignment, plan).build(choice.block_bytes / unit.element_bytes);
   return plan;
 }
 

@@ -1,10 +1,12 @@
-// How the nonzeros of a sparse weight meet packed tiles: built once for a pattern, a geometry and a vector width.
+// How the nonzeros of a sparse weight meet packed tiles: built once for a pattern, a geometry and a vector unit.
 //
 // A tile is a rectangle of outputs of one or more images, laid flat with the packed row's stride, so that for every nonzero the
 // same `vectors` consecutive vectors, at an offset of its own, hold all that it multiplies. Positions between rows belong to no
-// output and are dropped. The nonzeros are cut into blocks by source channel: a block's packed channels fit the first-level
-// cache, and the nonzeros that a row has in a block are neighbours in row-major order, so values and their gradients are used
-// where they lie.
+// output and are dropped. The nonzeros are cut into blocks by source channel: a block's packed channels fit a cache, and the
+// nonzeros that a row has in a block are neighbours in row-major order, so values and their gradients are used where they lie.
+//
+// Where unaligned loads are slow, the packed rows are padded to aligned strides and a row's nonzeros are grouped by shift, the
+// rest of their offset. A group is summed from aligned loads, and the results are shifted instead, once a row and tile.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +25,7 @@ struct Correlation {
   int64_t channels_per_group = 1;
   int64_t row_step = 1, col_step = 1;
   std::vector<int64_t> row_offsets, col_offsets;  // one a kernel row or column; kNoTap for one that has no nonzeros here
+  int64_t source_rows = 0, source_cols = 0;       // what lies beyond is zero
 
   int64_t rows() const { return groups * rows_per_group; }
   int64_t taps() const { return static_cast<int64_t>(row_offsets.size() * col_offsets.size()); }
@@ -38,6 +41,7 @@ struct Extents {
 struct VectorUnit {
   int64_t lanes;
   int64_t max_vectors;
+  int64_t alignment;  // in elements
   int64_t element_bytes;
 };
 
@@ -52,7 +56,8 @@ struct Block {
   int64_t window;
   int64_t row_begin, row_end;          // output rows that may have nonzeros in this block
   int64_t channel_begin, channel_end;  // into TilePlan::channels, in slot order
-  int64_t slice;                       // into TilePlan::begin and end, one entry a row
+  int64_t slice;                       // into TilePlan::bounds, number of shifts + 1 entries a row
+  Start start;                         // zero: no earlier block has these rows
 };
 
 struct TilePlan {
@@ -63,13 +68,19 @@ struct TilePlan {
   std::vector<Window> windows;
   std::vector<Block> blocks;
   std::vector<int32_t> channels;
-  std::vector<uint32_t> begin, end;
-  std::vector<uint16_t> offsets;  // one a nonzero, in the order of the values
+  std::vector<int64_t> shifts;    // increasing; {0} where offsets are used as they are
+  std::vector<uint32_t> bounds;   // see BlockRows
+  std::vector<uint16_t> offsets;  // one a nonzero; those that a row has in a block lie together
+  std::vector<uint16_t> places;   // one a nonzero; empty when the values are in order: there is one shift
   int64_t packed_elements = 0;    // what a tile's largest block needs
   int64_t lanes = 1;
 
+  int64_t nnz() const { return static_cast<int64_t>(offsets.size()); }
+  int64_t num_shifts() const { return static_cast<int64_t>(shifts.size()); }
   int64_t vectors_for(const TileShape& shape) const {
-    return ((shape.images - 1) * shape.image_stride + (shape.rows - 1) * shape.row_stride + shape.cols + lanes - 1) / lanes;
+    const int64_t last =
+        (shape.images - 1) * shape.image_stride + (shape.rows - 1) * shape.row_stride + shape.cols + shifts.back();
+    return (last + lanes - 1) / lanes;
   }
 };
 

@@ -11,69 +11,87 @@ namespace MPL_SPARSE_TARGET {
 // Narrow tiles take several nonzeros at a time, each with registers of its own, so that multiply-adds do not wait for each other.
 constexpr int interleaved(int vectors) { return vectors >= 6 ? 1 : vectors >= 3 ? 2 : vectors == 2 ? 4 : 8; }
 
-template <class V, int T>
-void accumulate_rows(const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values,
-                     typename V::scalar* sums) {
+// Where the value of entry k stands, in a block whose row starts at `first`.
+struct InOrder {
+  static uint32_t value(const BlockRows&, uint32_t, uint32_t k) { return k; }
+};
+struct ByPlace {
+  static uint32_t value(const BlockRows& block, uint32_t first, uint32_t k) { return first + block.places[k]; }
+};
+
+template <class V, int T, class Order>
+void accumulate_groups(const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values, Start start,
+                       typename V::scalar* sums) {
   using reg = typename V::reg;
   constexpr int sets = interleaved(T);
-  for (int64_t row = 0; row < block.rows; ++row, sums += T * V::lanes) {
-    uint32_t k = block.begin[row];
-    const uint32_t end = block.end[row];
-    if (k == end) continue;
-    reg acc[sets][T];
+  const uint32_t* bound = block.bounds;
+  for (int64_t row = 0; row < block.rows; ++row, ++bound) {
+    const uint32_t first = *bound;
+    for (int64_t shift = 0; shift < block.num_shifts; ++shift, ++bound, sums += T * V::lanes) {
+      uint32_t k = bound[0];
+      const uint32_t end = bound[1];
+      reg acc[sets][T];
+      if (start == Start::sums) {
+        if (k == end) continue;
 #pragma GCC unroll 32
-    for (int t = 0; t < T; ++t) acc[0][t] = V::load(sums + t * V::lanes);
-    if (sets > 1) {
+        for (int t = 0; t < T; ++t) acc[0][t] = V::load(sums + t * V::lanes);
+      } else {
+#pragma GCC unroll 32
+        for (int t = 0; t < T; ++t) acc[0][t] = V::zero();
+      }
+      if (sets > 1) {
+#pragma GCC unroll 8
+        for (int s = 1; s < sets; ++s) {
+#pragma GCC unroll 32
+          for (int t = 0; t < T; ++t) acc[s][t] = V::zero();
+        }
+        for (; k + sets <= end; k += sets) {
+#pragma GCC unroll 8
+          for (int s = 0; s < sets; ++s) {
+            const reg weight = V::broadcast(values[Order::value(block, first, k + s)]);
+            const typename V::scalar* x = packed + block.offsets[k + s];
+#pragma GCC unroll 32
+            for (int t = 0; t < T; ++t) acc[s][t] = V::fma(weight, V::load(x + t * V::lanes), acc[s][t]);
+          }
+        }
+      }
+      for (; k < end; ++k) {
+        const reg weight = V::broadcast(values[Order::value(block, first, k)]);
+        const typename V::scalar* x = packed + block.offsets[k];
+#pragma GCC unroll 32
+        for (int t = 0; t < T; ++t) acc[0][t] = V::fma(weight, V::load(x + t * V::lanes), acc[0][t]);
+      }
 #pragma GCC unroll 8
       for (int s = 1; s < sets; ++s) {
 #pragma GCC unroll 32
-        for (int t = 0; t < T; ++t) acc[s][t] = V::zero();
+        for (int t = 0; t < T; ++t) acc[0][t] = V::add(acc[0][t], acc[s][t]);
       }
-      for (; k + sets <= end; k += sets) {
-#pragma GCC unroll 8
-        for (int s = 0; s < sets; ++s) {
-          const reg weight = V::broadcast(values[k + s]);
-          const typename V::scalar* x = packed + block.offsets[k + s];
 #pragma GCC unroll 32
-          for (int t = 0; t < T; ++t) acc[s][t] = V::fma(weight, V::load(x + t * V::lanes), acc[s][t]);
-        }
-      }
+      for (int t = 0; t < T; ++t) V::store(sums + t * V::lanes, acc[0][t]);
     }
-    for (; k < end; ++k) {
-      const reg weight = V::broadcast(values[k]);
-      const typename V::scalar* x = packed + block.offsets[k];
-#pragma GCC unroll 32
-      for (int t = 0; t < T; ++t) acc[0][t] = V::fma(weight, V::load(x + t * V::lanes), acc[0][t]);
-    }
-#pragma GCC unroll 8
-    for (int s = 1; s < sets; ++s) {
-#pragma GCC unroll 32
-      for (int t = 0; t < T; ++t) acc[0][t] = V::add(acc[0][t], acc[s][t]);
-    }
-#pragma GCC unroll 32
-    for (int t = 0; t < T; ++t) V::store(sums + t * V::lanes, acc[0][t]);
   }
 }
 
-// Calls accumulate_rows<V, vectors>: a compile-time width for each width that a plan may choose.
+// Calls accumulate_groups<V, vectors>: a compile-time width for each width that a plan may choose.
 template <class V, int T>
 struct AccumulateWidth {
   static void run(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values,
-                  typename V::scalar* sums) {
-    if (vectors == T) return accumulate_rows<V, T>(packed, block, values, sums);
-    AccumulateWidth<V, T - 1>::run(vectors, packed, block, values, sums);
+                  Start start, typename V::scalar* sums) {
+    if (vectors != T) return AccumulateWidth<V, T - 1>::run(vectors, packed, block, values, start, sums);
+    if (block.places) return accumulate_groups<V, T, ByPlace>(packed, block, values, start, sums);
+    return accumulate_groups<V, T, InOrder>(packed, block, values, start, sums);
   }
 };
 
 template <class V>
 struct AccumulateWidth<V, 0> {
-  static void run(int, const typename V::scalar*, const BlockRows&, const typename V::scalar*, typename V::scalar*) {}
+  static void run(int, const typename V::scalar*, const BlockRows&, const typename V::scalar*, Start, typename V::scalar*) {}
 };
 
 template <class V>
 void accumulate(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values,
-                typename V::scalar* sums) {
-  AccumulateWidth<V, V::max_vectors>::run(vectors, packed, block, values, sums);
+                Start start, typename V::scalar* sums) {
+  AccumulateWidth<V, V::max_vectors>::run(vectors, packed, block, values, start, sums);
 }
 
 }  // namespace MPL_SPARSE_TARGET

@@ -50,24 +50,32 @@ struct TileShape {
   int64_t image_stride, row_stride;
 };
 
-// Copies between flat tiles of `vectors * lanes` elements a channel and strided images.
+// Copies between flat tiles of `vectors * lanes` elements a channel and shift, and strided images. The element of an output
+// stands shifts[s] places later in the tile of shift s.
 template <class Scalar, class Outer>
 struct TileJob {
-  Scalar* flat;  // channels x flat_stride
+  Scalar* flat;  // channels x num_shifts x flat_stride
   int64_t flat_stride;
+  const int64_t* shifts;
+  int64_t num_shifts;
   Outer* outer;  // the tile's first element in channel 0
   int64_t image_stride, channel_stride, row_stride, col_stride;
   int64_t channels;
   TileShape shape;
 };
 
-// The nonzeros of consecutive rows inside one block: entries begin[r] .. end[r] of offsets and values.
+// The nonzeros of consecutive rows inside one block, those of a row grouped by shift. Group (r, s) has the entries
+// bounds[r * (num_shifts + 1) + s] up to the next bound.
 struct BlockRows {
-  const uint32_t* begin;
-  const uint32_t* end;
+  const uint32_t* bounds;
   int64_t rows;
-  const uint16_t* offsets;  // into the packed tile
+  int64_t num_shifts;
+  const uint16_t* offsets;  // of an entry: into the packed tile
+  const uint16_t* places;   // of an entry: its value stands at the row's first bound + place; null: where the entry stands
 };
+
+// Whether sums start at zero or go on from what an earlier block left.
+enum class Start { zero, sums };
 
 // Rows of a sparse matrix against one dense vector; the index arrays are those of CSR.
 template <class Scalar, class Index>
@@ -81,15 +89,16 @@ template <class Scalar>
 struct Kernels {
   int lanes;        // elements of a vector
   int max_vectors;  // the widest tile, in vectors
+  int alignment;    // loads at multiples of this many elements are fast; 1: all are
 
   void (*pack)(const PackJob<Scalar>& job);
-  // flat[channel][position] -> outer
-  void (*store)(const TileJob<const Scalar, Scalar>& job);
-  // outer -> flat[channel][position]; zero at positions that belong to no output
+  // outer = bias[channel * bias_stride] + sum over the shifts of flat[channel][shift]; bias may be null
+  void (*store)(const TileJob<const Scalar, Scalar>& job, const Scalar* bias, int64_t bias_stride);
+  // outer -> flat[channel][shift], each shift's own copy; zero at positions that belong to no output
   void (*load)(const TileJob<Scalar, const Scalar>& job);
-  // sums[r][p] += sum over the row's nonzeros of values[k] * packed[offsets[k] + p], p < vectors * lanes
-  void (*accumulate)(int vectors, const Scalar* packed, const BlockRows& block, const Scalar* values, Scalar* sums);
-  // grad_values[k] += sum over p of grad[r][p] * packed[offsets[k] + p], where in_use[p]; grad is zero elsewhere
+  // sums[r][s][p] = start + sum over the group's entries of value * packed[offset + p], p < vectors * lanes
+  void (*accumulate)(int vectors, const Scalar* packed, const BlockRows& block, const Scalar* values, Start start, Scalar* sums);
+  // gradient of the entry's value += sum over p of grad[r][s][p] * packed[offset + p], where in_use[s][p]; grad is zero elsewhere
   void (*sample)(int vectors, const Scalar* packed, const BlockRows& block, const Scalar* grad, const uint8_t* in_use,
                  Scalar* grad_values);
   // out[r * out_stride] = bias[r] + sum over the row's nonzeros of values[k] * x[col_idx[k]]; bias may be null

@@ -1,6 +1,7 @@
 // The gradient at the nonzeros (SDDMM): one load of the output's gradient against eight dot products.
 #pragma once
 
+#include "kernels/accumulate.h"
 #include "kernels/interface.h"
 
 namespace mpl_sparse {
@@ -34,25 +35,52 @@ typename V::scalar sample_where_in_use(int vectors, const typename V::scalar* pa
   return sum;
 }
 
-template <class V, int Count>
-inline void sample_nonzeros(int vectors, const typename V::scalar* packed, const uint16_t* offsets,
-                            const typename V::scalar* grad, const uint8_t* in_use, typename V::scalar* grad_values) {
+// What every nonzero of a group shares.
+template <class V>
+struct SampleGroup {
+  int vectors;
+  const typename V::scalar* packed;
+  const typename V::scalar* grad;
+  const uint8_t* in_use;
+  uint32_t first;
+};
+
+template <class V, class Order, int Count>
+inline void sample_nonzeros(const SampleGroup<V>& group, const BlockRows& block, uint32_t k, typename V::scalar* grad_values) {
   typename V::scalar sums[Count];
-  dot_products<V, Count>(vectors, packed, offsets, grad, sums);
+  dot_products<V, Count>(group.vectors, group.packed, block.offsets + k, group.grad, sums);
   for (int i = 0; i < Count; ++i) {
-    if (!(sums[i] == sums[i])) sums[i] = sample_where_in_use<V>(vectors, packed + offsets[i], grad, in_use);
-    grad_values[i] += sums[i];
+    if (!(sums[i] == sums[i])) {
+      sums[i] = sample_where_in_use<V>(group.vectors, group.packed + block.offsets[k + i], group.grad, group.in_use);
+    }
+    grad_values[Order::value(block, group.first, k + i)] += sums[i];
+  }
+}
+
+template <class V, class Order>
+void sample_groups(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* grad,
+                   const uint8_t* in_use, typename V::scalar* grad_values) {
+  const int64_t elements = int64_t{vectors} * V::lanes;
+  const uint32_t* bound = block.bounds;
+  for (int64_t row = 0; row < block.rows; ++row, ++bound) {
+    const uint32_t first = *bound;
+    for (int64_t shift = 0; shift < block.num_shifts; ++shift, ++bound, grad += elements) {
+      const SampleGroup<V> group = {vectors, packed, grad, in_use + shift * elements, first};
+      uint32_t k = bound[0];
+      const uint32_t end = bound[1];
+      for (; k + 8 <= end; k += 8) sample_nonzeros<V, Order, 8>(group, block, k, grad_values);
+      for (; k < end; ++k) sample_nonzeros<V, Order, 1>(group, block, k, grad_values);
+    }
   }
 }
 
 template <class V>
 void sample(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* grad,
             const uint8_t* in_use, typename V::scalar* grad_values) {
-  for (int64_t row = 0; row < block.rows; ++row, grad += int64_t{vectors} * V::lanes) {
-    uint32_t k = block.begin[row];
-    const uint32_t end = block.end[row];
-    for (; k + 8 <= end; k += 8) sample_nonzeros<V, 8>(vectors, packed, block.offsets + k, grad, in_use, grad_values + k);
-    for (; k < end; ++k) sample_nonzeros<V, 1>(vectors, packed, block.offsets + k, grad, in_use, grad_values + k);
+  if (block.places) {
+    sample_groups<V, ByPlace>(vectors, packed, block, grad, in_use, grad_values);
+  } else {
+    sample_groups<V, InOrder>(vectors, packed, block, grad, in_use, grad_values);
   }
 }
 

@@ -18,6 +18,7 @@ struct Vec<float> {
   using scalar = float;
   using reg = __m256;
   static constexpr int lanes = 8;
+  static constexpr int alignment = 8;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 12;
 
   static reg zero() { return _mm256_setzero_ps(); }
@@ -40,6 +41,7 @@ struct Vec<float> {
     return _mm256_i32gather_ps(base, widen(index), 4);
   }
   static reg load_partial(const float* p, int count) { return partial_load<Vec>(p, count); }
+  static void store_partial(float* p, reg r, int count) { partial_store<Vec>(p, r, count); }
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
@@ -51,6 +53,7 @@ struct Vec<double> {
   using scalar = double;
   using reg = __m256d;
   static constexpr int lanes = 4;
+  static constexpr int alignment = 4;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 12;
 
   static reg zero() { return _mm256_setzero_pd(); }
@@ -72,6 +75,7 @@ struct Vec<double> {
     return _mm256_i32gather_pd(base, widen(index), 8);
   }
   static reg load_partial(const double* p, int count) { return partial_load<Vec>(p, count); }
+  static void store_partial(double* p, reg r, int count) { partial_store<Vec>(p, r, count); }
   template <class Index>
   static reg gather_partial(const double* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);

@@ -16,6 +16,7 @@ struct Vec<float> {
   using scalar = float;
   using reg = __m512;
   static constexpr int lanes = 16;
+  static constexpr int alignment = 8;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 20;
 
   static reg zero() { return _mm512_setzero_ps(); }
@@ -39,6 +40,7 @@ struct Vec<float> {
     return _mm512_i32gather_ps(widen(index), base, 4);
   }
   static reg load_partial(const float* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
+  static void store_partial(float* p, reg r, int count) { _mm512_mask_storeu_ps(p, first(count), r); }
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
     return _mm512_mask_i32gather_ps(zero(), first(count), widen_partial(index, count), base, 4);
@@ -50,6 +52,7 @@ struct Vec<double> {
   using scalar = double;
   using reg = __m512d;
   static constexpr int lanes = 8;
+  static constexpr int alignment = 4;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 20;
 
   static reg zero() { return _mm512_setzero_pd(); }
@@ -73,6 +76,7 @@ struct Vec<double> {
     return _mm512_i32gather_pd(widen(index), base, 8);
   }
   static reg load_partial(const double* p, int count) { return _mm512_maskz_loadu_pd(first(count), p); }
+  static void store_partial(double* p, reg r, int count) { _mm512_mask_storeu_pd(p, first(count), r); }
   template <class Index>
   static reg gather_partial(const double* base, const Index* index, int count) {
     return _mm512_mask_i32gather_pd(zero(), first(count), widen_partial(index, count), base, 8);

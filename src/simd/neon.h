@@ -21,6 +21,7 @@ struct Vec<float> {
   using scalar = float;
   using reg = float32x4_t;
   static constexpr int lanes = 4;
+  static constexpr int alignment = 1;  // cores read 16 bytes from anywhere
 #ifdef __aarch64__
   static constexpr int max_vectors = 24;
 #else
@@ -45,6 +46,7 @@ struct Vec<float> {
     return vld1q_lane_f32(base + index[3], r, 3);
   }
   static reg load_partial(const float* p, int count) { return partial_load<Vec>(p, count); }
+  static void store_partial(float* p, reg r, int count) { partial_store<Vec>(p, r, count); }
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
@@ -57,6 +59,7 @@ struct Vec<double> {
   using scalar = double;
   using reg = float64x2_t;
   static constexpr int lanes = 2;
+  static constexpr int alignment = 1;  // cores read 16 bytes from anywhere
   static constexpr int max_vectors = 24;
 
   static reg zero() { return vdupq_n_f64(0); }
@@ -71,6 +74,7 @@ struct Vec<double> {
     return vld1q_lane_f64(base + index[1], vdupq_n_f64(base[index[0]]), 1);
   }
   static reg load_partial(const double* p, int count) { return partial_load<Vec>(p, count); }
+  static void store_partial(double* p, reg r, int count) { partial_store<Vec>(p, r, count); }
   template <class Index>
   static reg gather_partial(const double* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);

@@ -1,4 +1,4 @@
-// The first `count` lanes of a vector, the others zero, for instruction sets without masked loads.
+// The first `count` lanes of a vector, for instruction sets without masked loads.
 #pragma once
 
 namespace mpl_sparse {
@@ -9,6 +9,13 @@ inline typename V::reg partial_load(const typename V::scalar* p, int count) {
   alignas(64) typename V::scalar lanes[V::lanes] = {};
   for (int i = 0; i < count; ++i) lanes[i] = p[i];
   return V::load(lanes);
+}
+
+template <class V>
+inline void partial_store(typename V::scalar* p, typename V::reg r, int count) {
+  alignas(64) typename V::scalar lanes[V::lanes];
+  V::store(lanes, r);
+  for (int i = 0; i < count; ++i) p[i] = lanes[i];
 }
 
 template <class V, class Index>

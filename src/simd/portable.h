@@ -14,6 +14,7 @@ struct PortableVec {
   typedef Scalar reg __attribute__((vector_size(16)));
   static constexpr int lanes = 16 / sizeof(Scalar);
   static constexpr int max_vectors = 6;
+  static constexpr int alignment = 1;
 
   static reg zero() { return reg{}; }
   static reg broadcast(Scalar x) { return x - reg{}; }  // keeps -0.0, as adding zero would not
@@ -37,6 +38,7 @@ struct PortableVec {
     return r;
   }
   static reg load_partial(const Scalar* p, int count) { return partial_load<PortableVec>(p, count); }
+  static void store_partial(Scalar* p, reg r, int count) { partial_store<PortableVec>(p, r, count); }
   template <class Index>
   static reg gather_partial(const Scalar* base, const Index* index, int count) {
     return partial_gather<PortableVec>(base, index, count);

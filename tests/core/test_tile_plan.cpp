@@ -14,21 +14,32 @@ struct Packed {
   bool operator==(const Packed& other) const { return image == other.image && row == other.row && col == other.col; }
 };
 
-std::vector<Packed> packed_channel(const TilePlan& plan, const Window& window) {
+bool inside(const Correlation& c, const Packed& p) {
+  return p.row >= 0 && p.row < c.source_rows && p.col >= 0 && p.col < c.source_cols;
+}
+
+// Elements of the source each have a place of their own; zeros may share one.
+std::vector<Packed> packed_channel(const Correlation& c, const TilePlan& plan, const Window& window) {
   const Packed nothing{-1, INT64_MIN, INT64_MIN};
   std::vector<Packed> all(window.channel_stride, nothing);
   const int64_t row_segments = static_cast<int64_t>(window.rows.segments.size());
-  for (size_t c = 0; c < window.cols.segments.size(); ++c) {
+  for (size_t s = 0; s < window.cols.segments.size(); ++s) {
     for (int64_t r = 0; r < row_segments; ++r) {
       for (int64_t image = 0; image < plan.tile.images; ++image) {
         const Segment& rows = window.rows.segments[r];
-        const Segment& cols = window.cols.segments[c];
+        const Segment& cols = window.cols.segments[s];
         for (int64_t i = 0; i < rows.length; ++i) {
           for (int64_t j = 0; j < cols.length; ++j) {
-            const int64_t place = (static_cast<int64_t>(c) * row_segments + r) * window.segment_stride +
+            const int64_t place = (static_cast<int64_t>(s) * row_segments + r) * window.segment_stride +
                                   image * window.image_stride + i * window.row_stride + j;
-            CHECK(place < window.channel_stride && all[place] == nothing);
-            all[place] = {image, (rows.first + i) * plan.row_step + rows.phase, (cols.first + j) * plan.col_step + cols.phase};
+            const Packed here{image, (rows.first + i) * plan.row_step + rows.phase,
+                              (cols.first + j) * plan.col_step + cols.phase};
+            if (place >= window.channel_stride) {  // the next channel's first
+              CHECK(!inside(c, here));
+              continue;
+            }
+            CHECK(all[place] == nothing || (!inside(c, all[place]) && !inside(c, here)));
+            all[place] = here;
           }
         }
       }
@@ -56,9 +67,14 @@ void check_plan(const Correlation& c, const Pattern& pattern, const Extents& ext
     for (int64_t kh = window.tap_row_begin; kh < window.tap_row_end; ++kh) {
       for (int64_t kw = window.tap_col_begin; kw < window.tap_col_end; ++kw) ++taps[kh * kernel_cols + kw];
     }
-    packed.push_back(packed_channel(plan, window));
+    packed.push_back(packed_channel(c, plan, window));
   }
   CHECK(std::count(taps.begin(), taps.end(), 1) == c.taps());
+
+  CHECK(!plan.shifts.empty() && std::is_sorted(plan.shifts.begin(), plan.shifts.end()));
+  CHECK(plan.shifts.front() >= 0 && plan.shifts.back() < unit.alignment);
+  CHECK(plan.num_shifts() > 1 ? plan.places.size() == plan.offsets.size() : plan.places.empty());
+  std::vector<int> started(c.rows(), 0);
 
   // Each nonzero once, its channel in the block, its tap in the block's window, its first operand where the offset says.
   std::vector<int> planned(pattern.nnz(), 0);
@@ -68,24 +84,38 @@ void check_plan(const Correlation& c, const Pattern& pattern, const Extents& ext
     CHECK((block.channel_end - block.channel_begin) * window.channel_stride <= plan.packed_elements);
     CHECK((block.channel_end - block.channel_begin) * window.channel_stride <= 65536);
     for (int64_t row = block.row_begin; row < block.row_end; ++row) {
-      const int64_t entry = block.slice + row - block.row_begin;
-      for (uint32_t k = plan.begin.at(entry); k < plan.end.at(entry); ++k) {
-        ++planned.at(k);
-        CHECK(k >= static_cast<uint32_t>(pattern.row_ptr()[row]) && k < static_cast<uint32_t>(pattern.row_ptr()[row + 1]));
-        const int64_t key = pattern.col_idx()[k], tap = key % c.taps(), kh = tap / kernel_cols, kw = tap % kernel_cols;
-        CHECK(key > last_block_key[row]);
-        last_block_key[row] = key;
-        CHECK(kh >= window.tap_row_begin && kh < window.tap_row_end && kw >= window.tap_col_begin && kw < window.tap_col_end);
-        const int64_t slot = plan.offsets[k] / window.channel_stride, place = plan.offsets[k] % window.channel_stride;
-        CHECK(slot < block.channel_end - block.channel_begin);
-        const int64_t channel = row / c.rows_per_group * c.channels_per_group + key / c.taps();
-        CHECK_EQ(int64_t{plan.channels.at(block.channel_begin + slot)}, channel);
-        for (int64_t image = 0; image < plan.tile.images; ++image) {
-          for (int64_t j = 0; j < plan.tile.rows; ++j) {
-            for (int64_t i : {int64_t{0}, plan.tile.cols - 1}) {
-              const int64_t position = image * plan.tile_image_stride + j * plan.tile_row_stride + i;
-              const Packed expected{image, j * c.row_step + c.row_offsets[kh], i * c.col_step + c.col_offsets[kw]};
-              CHECK(packed[block.window].at(place + position) == expected);
+      CHECK_EQ(started[row]++ > 0, block.start == Start::sums);
+      const uint32_t* bounds = plan.bounds.data() + block.slice + (row - block.row_begin) * (plan.num_shifts() + 1);
+      const uint32_t first = bounds[0];
+      const int64_t previous_block_key = last_block_key[row];
+      for (int64_t s = 0; s < plan.num_shifts(); ++s) {
+        int64_t last_key = -1;
+        for (uint32_t entry = bounds[s]; entry < bounds[s + 1]; ++entry) {
+          const uint32_t k = plan.places.empty() ? entry : first + plan.places.at(entry);
+          ++planned.at(k);
+          CHECK(k >= static_cast<uint32_t>(pattern.row_ptr()[row]) && k < static_cast<uint32_t>(pattern.row_ptr()[row + 1]));
+          const int64_t key = pattern.col_idx()[k], tap = key % c.taps(), kh = tap / kernel_cols, kw = tap % kernel_cols;
+          CHECK(key > previous_block_key && key > last_key);
+          last_key = key;
+          last_block_key[row] = std::max(last_block_key[row], key);
+          CHECK(kh >= window.tap_row_begin && kh < window.tap_row_end && kw >= window.tap_col_begin && kw < window.tap_col_end);
+          if (plan.num_shifts() > 1) CHECK(plan.offsets[entry] % unit.alignment == 0);
+          const int64_t slot = plan.offsets[entry] / window.channel_stride;
+          const int64_t place = plan.offsets[entry] % window.channel_stride + plan.shifts[s];
+          CHECK(slot < block.channel_end - block.channel_begin);
+          const int64_t channel = row / c.rows_per_group * c.channels_per_group + key / c.taps();
+          CHECK_EQ(int64_t{plan.channels.at(block.channel_begin + slot)}, channel);
+          for (int64_t image = 0; image < plan.tile.images; ++image) {
+            for (int64_t j = 0; j < plan.tile.rows; ++j) {
+              for (int64_t i : {int64_t{0}, plan.tile.cols - 1}) {
+                const int64_t position = place + image * plan.tile_image_stride + j * plan.tile_row_stride + i;
+                const Packed expected{image, j * c.row_step + c.row_offsets[kh], i * c.col_step + c.col_offsets[kw]};
+                if (inside(c, expected)) {
+                  CHECK(packed[block.window].at(position) == expected);
+                } else if (position < window.channel_stride) {  // a zero; beyond, the next channel's zeros
+                  CHECK(!inside(c, packed[block.window][position]));
+                }
+              }
             }
           }
         }
@@ -93,6 +123,7 @@ void check_plan(const Correlation& c, const Pattern& pattern, const Extents& ext
     }
   }
   CHECK(std::count(planned.begin(), planned.end(), 1) == pattern.nnz());
+  CHECK(std::count(started.begin(), started.end(), 0) == 0);
 }
 
 std::vector<int64_t> offsets(int64_t taps, int64_t dilation, int64_t pad) {
@@ -101,7 +132,7 @@ std::vector<int64_t> offsets(int64_t taps, int64_t dilation, int64_t pad) {
   return result;
 }
 
-constexpr VectorUnit kUnits[] = {{16, 14, 4}, {8, 12, 4}, {4, 6, 4}, {4, 12, 8}, {2, 6, 8}, {1, 1, 4}};
+constexpr VectorUnit kUnits[] = {{16, 14, 8, 4}, {8, 12, 8, 4}, {4, 6, 1, 4}, {4, 12, 4, 8}, {2, 6, 1, 8}, {1, 1, 1, 4}};
 
 void random_plans() {
   Random random(31);
@@ -115,6 +146,8 @@ void random_plans() {
     c.row_offsets = offsets(pick(random, 1, 5), pick(random, 1, 4), pick(random, 0, 3));
     c.col_offsets = offsets(pick(random, 1, 5), pick(random, 1, 4), pick(random, 0, 3));
     const Extents extents{pick(random, 1, 5), pick(random, 1, 20), pick(random, 1, chance(random, 0.3) ? 300 : 20)};
+    c.source_rows = pick(random, 1, 60);
+    c.source_cols = pick(random, 1, 60);
     check_plan(c, *random_pattern(c.rows(), c.channels_per_group * c.taps(), chance(random, 0.1) ? 0 : 0.2, random), extents,
                kUnits[pick(random, 0, 5)]);
   }
@@ -129,6 +162,8 @@ void giant_kernels() {
       c.rows_per_group = 2;
       c.row_offsets = offsets(kernel_height, dilation, 2);
       c.col_offsets = offsets(kernel_width, dilation, 2);
+      c.source_rows = 40000;
+      c.source_cols = 40000;
       check_plan(c, *random_pattern(2, c.taps(), 0.01, random), {2, 12, 30}, unit);
       c.channels_per_group = 2;
       c.groups = 2;
