@@ -195,7 +195,7 @@ void conv2d_grad_weight(const Pattern& pattern, const Conv2dGeometry& geometry, 
     return;
   }
   const Kernels<Scalar>& kernel = kernels<Scalar>();
-  const auto plan = forward_plan(pattern, g, unit_of(kernel));
+  const auto plan = grad_weight_plan(pattern, g, unit_of(kernel));
   sample(kernel, plan->parts[0].plan, extents, {planes_of(input), g.in_height, g.in_width}, planes_of(grad_output),
          grad_values.data, num_threads);
 }

@@ -5,17 +5,16 @@
 namespace mpl_sparse {
 namespace {
 
-enum class Direction : int64_t { forward, grad_input };
+enum class Direction : int64_t { forward, grad_input, grad_weight };
 
 // A plan depends on the number of images only as far as one tile can hold them.
-int64_t images_that_matter(const Extents& extents, const VectorUnit& unit) {
+int64_t images_that_matter(const Extents& extents, int64_t widest) {
   const int64_t positions = std::max<int64_t>(1, extents.rows * extents.cols);
-  return std::min(extents.images, std::max<int64_t>(1, unit.max_vectors * unit.lanes / positions));
+  return std::min(extents.images, std::max<int64_t>(1, widest / positions));
 }
 
 // A single row of outputs, as a linear layer's batch is, is served by the plan for as many columns as fill whole vectors.
-int64_t columns_that_matter(int64_t cols, const VectorUnit& unit) {
-  const int64_t widest = unit.max_vectors * unit.lanes;
+int64_t columns_that_matter(int64_t cols, int64_t widest, const VectorUnit& unit) {
   const int64_t tiles = (cols + widest - 1) / widest;
   const int64_t share = (cols + tiles - 1) / tiles;
   return (share + unit.lanes - 1) / unit.lanes * unit.lanes;
@@ -124,7 +123,8 @@ Regrouped regroup(const Pattern& pattern, const Conv2dGeometry& g) {
   return result;
 }
 
-ConvPlan build_forward(const Pattern& pattern, const Conv2dGeometry& g, const Extents& extents, const VectorUnit& unit) {
+ConvPlan build_at_outputs(const Pattern& pattern, const Conv2dGeometry& g, const Extents& extents, const VectorUnit& unit,
+                          Use use) {
   Correlation correlation;
   correlation.groups = g.groups;
   correlation.rows_per_group = g.out_channels / g.groups;
@@ -136,7 +136,7 @@ ConvPlan build_forward(const Pattern& pattern, const Conv2dGeometry& g, const Ex
   correlation.source_rows = g.in_height;
   correlation.source_cols = g.in_width;
   ConvPlan plan;
-  plan.parts.push_back({build_tile_plan(correlation, pattern.row_ptr(), pattern.col_idx(), extents, unit),
+  plan.parts.push_back({build_tile_plan(correlation, pattern.row_ptr(), pattern.col_idx(), extents, unit, use),
                         {0, 1, g.out_height()},
                         {0, 1, g.out_width()},
                         0});
@@ -162,8 +162,9 @@ ConvPlan build_grad_input(const Pattern& pattern, const Conv2dGeometry& g, const
       const int32_t* bounds = regrouped.row_ptr.data() + (r * cols.size() + c) * g.in_channels;
       for (int64_t channel = 0; channel <= g.in_channels; ++channel) row_ptr[channel] = bounds[channel] - bounds[0];
       const Extents part{extents.images, rows[r].lattice.count, is_matmul(g) ? extents.cols : cols[c].lattice.count};
-      plan.parts.push_back({build_tile_plan(correlation, row_ptr.data(), regrouped.keys.data() + bounds[0], part, unit),
-                            rows[r].lattice, cols[c].lattice, bounds[0]});
+      plan.parts.push_back(
+          {build_tile_plan(correlation, row_ptr.data(), regrouped.keys.data() + bounds[0], part, unit, Use::accumulate),
+           rows[r].lattice, cols[c].lattice, bounds[0]});
     }
   }
   plan.order = std::move(regrouped.order);
@@ -173,21 +174,29 @@ ConvPlan build_grad_input(const Pattern& pattern, const Conv2dGeometry& g, const
 template <class Build>
 std::shared_ptr<const ConvPlan> planned(Direction direction, const Pattern& pattern, const Conv2dGeometry& g,
                                         const VectorUnit& unit, Build build) {
-  const bool forward = direction == Direction::forward;
-  Extents extents{g.batch, forward ? g.out_height() : g.in_height, forward ? g.out_width() : g.in_width};
-  extents.images = images_that_matter(extents, unit);
-  if (is_matmul(g) && g.batch == 1) extents.cols = columns_that_matter(extents.cols, unit);
-  return pattern.plans().get(make_key(direction, g, extents, unit), [&] { return build(pattern, g, extents, unit); });
+  const bool to_input = direction == Direction::grad_input;
+  const int64_t widest = widest_tile(unit, direction == Direction::grad_weight ? Use::sample : Use::accumulate) * unit.lanes;
+  Extents extents{g.batch, to_input ? g.in_height : g.out_height(), to_input ? g.in_width : g.out_width()};
+  extents.images = images_that_matter(extents, widest);
+  if (is_matmul(g) && g.batch == 1) extents.cols = columns_that_matter(extents.cols, widest, unit);
+  return pattern.plans().get(make_key(direction, g, extents, unit), [&] { return build(extents); });
 }
 
 }  // namespace
 
 std::shared_ptr<const ConvPlan> forward_plan(const Pattern& pattern, const Conv2dGeometry& geometry, const VectorUnit& unit) {
-  return planned(Direction::forward, pattern, geometry, unit, build_forward);
+  return planned(Direction::forward, pattern, geometry, unit,
+                 [&](const Extents& extents) { return build_at_outputs(pattern, geometry, extents, unit, Use::accumulate); });
+}
+
+std::shared_ptr<const ConvPlan> grad_weight_plan(const Pattern& pattern, const Conv2dGeometry& geometry, const VectorUnit& unit) {
+  return planned(Direction::grad_weight, pattern, geometry, unit,
+                 [&](const Extents& extents) { return build_at_outputs(pattern, geometry, extents, unit, Use::sample); });
 }
 
 std::shared_ptr<const ConvPlan> grad_input_plan(const Pattern& pattern, const Conv2dGeometry& geometry, const VectorUnit& unit) {
-  return planned(Direction::grad_input, pattern, geometry, unit, build_grad_input);
+  return planned(Direction::grad_input, pattern, geometry, unit,
+                 [&](const Extents& extents) { return build_grad_input(pattern, geometry, extents, unit); });
 }
 
 }  // namespace mpl_sparse

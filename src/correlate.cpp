@@ -80,25 +80,37 @@ PackJob<Scalar> pack_job(const TilePlan& plan, const Block& block, const SourceP
           packed};
 }
 
-// The rows [first, last) of a block, which the caller has made sure lie inside it.
+// The rows [first, last) of a block that has them all.
 BlockRows block_rows(const TilePlan& plan, const Block& block, int64_t first, int64_t last) {
   const int64_t slice = block.slice + (first - block.row_begin) * (plan.num_shifts() + 1);
   return {plan.bounds.data() + slice, last - first, plan.num_shifts(), plan.offsets.data(),
           plan.places.empty() ? nullptr : plan.places.data()};
 }
 
-bool is_empty(const BlockRows& rows) {
-  for (int64_t row = 0; row < rows.rows; ++row) {
-    const uint32_t* bounds = rows.bounds + row * (rows.num_shifts + 1);
-    if (bounds[0] != bounds[rows.num_shifts]) return false;
+// Calls visit(block, first of its rows, rows) for each block that has some of the rows [first, last).
+template <class Visit>
+void for_each_block(const TilePlan& plan, int64_t first, int64_t last, Visit visit) {
+  for (const Block& block : plan.blocks) {
+    const int64_t block_first = std::max(first, block.row_begin), block_last = std::min(last, block.row_end);
+    if (block_first < block_last) visit(block, block_first, block_rows(plan, block, block_first, block_last));
   }
-  return true;
 }
 
+int64_t most_in_a_row(const BlockRows& rows) {
+  uint32_t most = 0;
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    const uint32_t* bounds = rows.bounds + row * (rows.num_shifts + 1);
+    most = std::max(most, bounds[rows.num_shifts] - bounds[0]);
+  }
+  return most;
+}
+
+bool is_empty(const BlockRows& rows) { return most_in_a_row(rows) == 0; }
+
 template <class Scalar>
-Scalar* packed_scratch(const TilePlan& plan, const Kernels<Scalar>& kernel) {
+Scalar* packed_scratch(const TilePlan& plan, int64_t tile_elements) {
   // The last nonzero's vectors may reach past the last packed element.
-  return scratch<Scalar>(Scratch::packed, plan.packed_elements + kernel.max_vectors * kernel.lanes);
+  return scratch<Scalar>(Scratch::packed, plan.packed_elements + tile_elements);
 }
 
 int threads_for(const TilePlan& plan, const Extents& extents, int num_threads) {
@@ -115,15 +127,11 @@ int64_t rows_per_task(int64_t rows, int64_t row_bytes, int64_t tiles, int num_th
   return std::max<int64_t>(1, std::min(per_task, rows));
 }
 
-// The positions of a tile, for each shift, at which an output's gradient stands.
-void mark_in_use(const TilePlan& plan, const TileShape& shape, int64_t stride, uint8_t* in_use) {
-  std::fill_n(in_use, plan.num_shifts() * stride, uint8_t{0});
-  for (int64_t s = 0; s < plan.num_shifts(); ++s) {
-    for (int64_t image = 0; image < shape.images; ++image) {
-      for (int64_t row = 0; row < shape.rows; ++row) {
-        std::fill_n(in_use + s * stride + plan.shifts[s] + image * shape.image_stride + row * shape.row_stride, shape.cols,
-                    uint8_t{1});
-      }
+// The positions of a tile at which an output's gradient stands.
+void mark_in_use(const TileShape& shape, uint8_t* in_use) {
+  for (int64_t image = 0; image < shape.images; ++image) {
+    for (int64_t row = 0; row < shape.rows; ++row) {
+      std::fill_n(in_use + image * shape.image_stride + row * shape.row_stride, shape.cols, uint8_t{1});
     }
   }
 }
@@ -145,22 +153,19 @@ void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extent
     const Tiles::Place place = tiles.at(task / parts);
     const int64_t first = task % parts * per_task, last = std::min(plan.rows, first + per_task);
     const int64_t stride = place.vectors * int64_t{kernel.lanes};
-    Scalar* packed = packed_scratch(plan, kernel);
+    Scalar* packed = packed_scratch<Scalar>(plan, tile_elements);
     // A stored row's last vector may reach past the last sum.
     Scalar* sums = scratch<Scalar>(Scratch::sums, per_task * plan.num_shifts() * tile_elements + kernel.lanes);
-    for (const Block& block : plan.blocks) {
-      const int64_t block_first = std::max(first, block.row_begin), block_last = std::min(last, block.row_end);
-      if (block_first >= block_last) continue;
-      const BlockRows rows = block_rows(plan, block, block_first, block_last);
+    for_each_block(plan, first, last, [&](const Block& block, int64_t block_first, const BlockRows& rows) {
       const bool empty = is_empty(rows);
-      if (empty && block.start == Start::sums) continue;
+      if (empty && block.start == Start::sums) return;
       if (!empty) kernel.pack(pack_job(plan, block, source, place, packed));
       kernel.accumulate(place.vectors, packed, rows, values, block.start,
                         sums + (block_first - first) * plan.num_shifts() * stride);
-    }
-    kernel.store({sums, stride, plan.shifts.data(), plan.num_shifts(), element(outputs, place, first), outputs.image_stride,
-                  outputs.channel_stride, outputs.row_stride, outputs.col_stride, last - first, place.shape},
-                 bias ? bias + first * bias_stride : nullptr, bias_stride);
+    });
+    kernel.store({sums, stride, element(outputs, place, first), outputs.image_stride, outputs.channel_stride, outputs.row_stride,
+                  outputs.col_stride, last - first, place.shape},
+                 {plan.shifts.data(), plan.num_shifts(), bias ? bias + first * bias_stride : nullptr, bias_stride});
   });
 }
 
@@ -171,43 +176,35 @@ void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& 
   if (extents.count() == 0 || plan.nnz() == 0) return;
   const int threads = threads_for(plan, extents, num_threads);
   const Tiles tiles(plan, extents);
-  constexpr int64_t kRowsAtOnce = 16;  // as many as the tile copy takes together
+  const int64_t tile_elements = tiles.at(0).vectors * int64_t{kernel.lanes};
+  // Before a row's gradients lie zeros, for the shifts to reach into.
+  const int64_t lead = kernel.lanes, grad_stride = lead + tile_elements;
+  const int64_t per_task = rows_per_task(plan.rows, grad_stride * static_cast<int64_t>(sizeof(Scalar)), 1, threads);
 
   // Each nonzero belongs to one task, which visits the tiles in order: no sum depends on the number of threads.
-  struct Task {
-    const Block* block;
-    int64_t first, last;
-  };
-  std::vector<Task> tasks;
-  const int64_t blocks = static_cast<int64_t>(plan.blocks.size());
-  const int64_t parts = threads == 1 ? 1 : ceil_div(kTasksPerThread * threads, blocks);
-  for (const Block& block : plan.blocks) {
-    const int64_t share = std::max(kMinRowsPerTask, ceil_div(block.row_end - block.row_begin, parts));
-    for (int64_t row = block.row_begin; row < block.row_end; row += share) {
-      tasks.push_back({&block, row, std::min(block.row_end, row + share)});
-    }
-  }
-
-  parallel_for(static_cast<int64_t>(tasks.size()), threads, [&](int64_t index) {
-    const Task& task = tasks[index];
-    if (is_empty(block_rows(plan, *task.block, task.first, task.last))) return;
-    Scalar* packed = packed_scratch(plan, kernel);
-    const int64_t most = tiles.at(0).vectors * int64_t{kernel.lanes};
-    Scalar* grad = scratch<Scalar>(Scratch::sums, kRowsAtOnce * plan.num_shifts() * most);
-    uint8_t* in_use = scratch<uint8_t>(Scratch::in_use, plan.num_shifts() * most);
+  parallel_for(ceil_div(plan.rows, per_task), threads, [&](int64_t task) {
+    const int64_t first = task * per_task, last = std::min(plan.rows, first + per_task);
+    Scalar* packed = packed_scratch<Scalar>(plan, tile_elements);
+    Scalar* grad = scratch<Scalar>(Scratch::sums, lead + per_task * grad_stride);
+    uint8_t* in_use = scratch<uint8_t>(Scratch::in_use, grad_stride);
+    std::fill_n(grad, lead, Scalar{0});
     for (int64_t tile = 0; tile < tiles.count(); ++tile) {
       const Tiles::Place place = tiles.at(tile);
-      const int64_t stride = place.vectors * int64_t{kernel.lanes};
-      mark_in_use(plan, place.shape, stride, in_use);
-      kernel.pack(pack_job(plan, *task.block, source, place, packed));
-      for (int64_t row = task.first; row < task.last; row += kRowsAtOnce) {
-        const int64_t end = std::min(task.last, row + kRowsAtOnce);
-        kernel.load({grad, stride, plan.shifts.data(), plan.num_shifts(), element(grad_outputs, place, row),
-                     grad_outputs.image_stride, grad_outputs.channel_stride, grad_outputs.row_stride, grad_outputs.col_stride,
-                     end - row, place.shape});
-        kernel.sample(place.vectors, packed, block_rows(plan, *task.block, row, end), grad, in_use, grad_values);
-      }
+      std::fill_n(in_use, grad_stride, uint8_t{0});
+      mark_in_use(place.shape, in_use + lead);
+      kernel.load({grad + lead, grad_stride, element(grad_outputs, place, first), grad_outputs.image_stride,
+                   grad_outputs.channel_stride, grad_outputs.row_stride, grad_outputs.col_stride, last - first, place.shape});
+      for_each_block(plan, first, last, [&](const Block& block, int64_t block_first, const BlockRows& rows) {
+        if (is_empty(rows)) return;
+        kernel.pack(pack_job(plan, block, source, place, packed));
+        kernel.sample(place.vectors, packed, rows, plan.shifts.data(), grad + lead + (block_first - first) * grad_stride,
+                      grad_stride, in_use + lead, grad_values);
+      });
     }
+    if (plan.num_shifts() == 1) return;
+    for_each_block(plan, first, last, [&](const Block&, int64_t, const BlockRows& rows) {
+      kernel.order_values(rows, grad_values, scratch<Scalar>(Scratch::values, most_in_a_row(rows)));
+    });
   });
 }
 

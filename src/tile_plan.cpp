@@ -75,12 +75,14 @@ constexpr double kGroup = 8;           // the loop's end, mostly a branch that i
 constexpr double kGroupVector = 1.75;  // a sum read and written back
 constexpr double kPackedVector = 1.5;  // a vector copied
 constexpr double kPackedRow = 6;       // a row of a channel copied
+constexpr double kDot = 6;             // a dot product's own sum, of eight formed together
+constexpr double kDotsGroup = 24;      // the dot products of a group that are fewer than eight
 constexpr double kStoredRow = 6;       // a row of outputs written
 constexpr int64_t kMostBlockBytes[] = {24 * 1024, 48 * 1024, 96 * 1024};  // first-level cache, or some of the second
 constexpr double kBlockPenalty[] = {1.0, 1.1, 1.4};
 
 // The tile of at most `vectors` vectors that holds the most outputs.
-Layout widest_tile(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment, int64_t vectors) {
+Layout widest_layout(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment, int64_t vectors) {
   Layout layout{{1, 1, extents.cols}, alignment};
   Extents& tile = layout.tile;
   std::vector<int64_t> shifts;
@@ -105,7 +107,7 @@ Layout widest_tile(const Correlation& c, const Extents& extents, const VectorUni
 }
 
 // What a plan with this layout is estimated to cost; infinite when it cannot be.
-Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, const Layout& layout,
+Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use, const Layout& layout,
                 int64_t vectors) {
   const Extents& tile = layout.tile;
   const Window window = whole_kernel(c, layout);
@@ -130,8 +132,9 @@ Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const
     const double blocks = std::max(1.0, std::ceil(bytes / kMostBlockBytes[i]));
     const double groups = std::min(rows * shifts.size() * blocks, static_cast<double>(nnz));
     const double penalty = bytes * c.groups > kMostBlockBytes[0] ? kBlockPenalty[i] : 1.0;
-    const double cost =
-        tiles * (nnz * (vectors * load * penalty + kNonzero) + groups * (kGroup + vectors * kGroupVector) + packing + storing);
+    const double one_nonzero = use == Use::sample ? kDot + vectors / 8.0 : kNonzero;
+    const double one_group = use == Use::sample ? kDotsGroup + vectors : kGroup + vectors * kGroupVector;
+    const double cost = tiles * (nnz * (vectors * load * penalty + one_nonzero) + groups * one_group + packing + storing);
     if (cost < choice.cost) {
       choice.cost = cost;
       choice.block_bytes = kMostBlockBytes[i];
@@ -141,12 +144,12 @@ Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const
 }
 
 // The layout whose estimated cost is least.
-Choice choose_layout(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit) {
+Choice choose_layout(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use) {
   Choice best{{{1, 1, std::min(extents.cols, unit.lanes)}, 1}, kMostBlockBytes[0], std::numeric_limits<double>::infinity()};
   for (const int64_t alignment : {unit.alignment, int64_t{1}}) {
-    for (int64_t vectors = 1; vectors <= unit.max_vectors; ++vectors) {
-      const Layout layout = widest_tile(c, extents, unit, alignment, vectors);
-      const Choice choice = estimate(c, nnz, extents, unit, layout, vectors);
+    for (int64_t vectors = 1; vectors <= widest_tile(unit, use); vectors += 1 + vectors / 16) {
+      const Layout layout = widest_layout(c, extents, unit, alignment, vectors);
+      const Choice choice = estimate(c, nnz, extents, unit, use, layout, vectors);
       if (choice.cost < best.cost) best = choice;
     }
     if (unit.alignment == 1) break;
@@ -343,14 +346,16 @@ class Builder {
 
 }  // namespace
 
+int64_t widest_tile(const VectorUnit& unit, Use use) { return use == Use::sample ? kMostSampleVectors : unit.max_vectors; }
+
 TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, const Extents& extents,
-                         const VectorUnit& unit) {
+                         const VectorUnit& unit, Use use) {
   TilePlan plan;
   plan.rows = correlation.rows();
   plan.lanes = unit.lanes;
   plan.row_step = correlation.row_step;
   plan.col_step = correlation.col_step;
-  const Choice choice = choose_layout(correlation, row_ptr[plan.rows], extents, unit);
+  const Choice choice = choose_layout(correlation, row_ptr[plan.rows], extents, unit, use);
   plan.tile = choice.layout.tile;
   plan.windows = choose_windows(correlation, choice.layout);
   // With several windows a tile is one row of one image, and these strides are not used.

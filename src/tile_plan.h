@@ -84,10 +84,16 @@ struct TilePlan {
   }
 };
 
+// What a plan is for: sums at the outputs, or the gradient at the nonzeros.
+enum class Use { accumulate, sample };
+
+// The widest tile of such a plan, in vectors.
+int64_t widest_tile(const VectorUnit& unit, Use use);
+
 // row_ptr (rows + 1) and keys: CSR of the nonzeros, where key = (channel in the group * kernel rows + kh) * kernel columns + kw,
 // increasing within a row. extents: what the plan is to be fast for; it serves any number of images, and of columns when there
 // is one row. O(nnz + rows * blocks).
 TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, const Extents& extents,
-                         const VectorUnit& unit);
+                         const VectorUnit& unit, Use use);
 
 }  // namespace mpl_sparse

@@ -50,18 +50,24 @@ struct TileShape {
   int64_t image_stride, row_stride;
 };
 
-// Copies between flat tiles of `vectors * lanes` elements a channel and shift, and strided images. The element of an output
-// stands shifts[s] places later in the tile of shift s.
+// Copies between flat tiles and strided images.
 template <class Scalar, class Outer>
 struct TileJob {
-  Scalar* flat;  // channels x num_shifts x flat_stride
+  Scalar* flat;
   int64_t flat_stride;
-  const int64_t* shifts;
-  int64_t num_shifts;
   Outer* outer;  // the tile's first element in channel 0
   int64_t image_stride, channel_stride, row_stride, col_stride;
   int64_t channels;
   TileShape shape;
+};
+
+// How an output comes from the sums of its channel: from the tile of shift s, shifts[s] places later; then the bias is added.
+template <class Scalar>
+struct Epilogue {
+  const int64_t* shifts;
+  int64_t num_shifts;
+  const Scalar* bias;  // may be null
+  int64_t bias_stride;
 };
 
 // The nonzeros of consecutive rows inside one block, those of a row grouped by shift. Group (r, s) has the entries
@@ -85,22 +91,27 @@ struct RowsJob {
   int64_t row_begin, row_end;
 };
 
+constexpr int kMostSampleVectors = 64;  // sums of dot products stay in registers, so tiles may be wide
+
 template <class Scalar>
 struct Kernels {
   int lanes;        // elements of a vector
-  int max_vectors;  // the widest tile, in vectors
+  int max_vectors;  // the widest tile that accumulate takes, in vectors
   int alignment;    // loads at multiples of this many elements are fast; 1: all are
 
   void (*pack)(const PackJob<Scalar>& job);
-  // outer = bias[channel * bias_stride] + sum over the shifts of flat[channel][shift]; bias may be null
-  void (*store)(const TileJob<const Scalar, Scalar>& job, const Scalar* bias, int64_t bias_stride);
-  // outer -> flat[channel][shift], each shift's own copy; zero at positions that belong to no output
+  // flat[channel][shift] -> outer; a row of outputs may be read up to a vector past its end
+  void (*store)(const TileJob<const Scalar, Scalar>& job, const Epilogue<Scalar>& epilogue);
+  // outer -> flat[channel]; the rest of its flat_stride elements is zero
   void (*load)(const TileJob<Scalar, const Scalar>& job);
   // sums[r][s][p] = start + sum over the group's entries of value * packed[offset + p], p < vectors * lanes
   void (*accumulate)(int vectors, const Scalar* packed, const BlockRows& block, const Scalar* values, Start start, Scalar* sums);
-  // gradient of the entry's value += sum over p of grad[r][s][p] * packed[offset + p], where in_use[s][p]; grad is zero elsewhere
-  void (*sample)(int vectors, const Scalar* packed, const BlockRows& block, const Scalar* grad, const uint8_t* in_use,
-                 Scalar* grad_values);
+  // grad_values[entry] += sum over p of grad[r * grad_stride + p - shifts[s]] * packed[offset + p], p < vectors * lanes, where
+  // in_use[p - shifts[s]]; elsewhere grad is zero. At most kMostSampleVectors vectors.
+  void (*sample)(int vectors, const Scalar* packed, const BlockRows& block, const int64_t* shifts, const Scalar* grad,
+                 int64_t grad_stride, const uint8_t* in_use, Scalar* grad_values);
+  // values: from the order of the entries to their places. scratch: as many as a row has in the block
+  void (*order_values)(const BlockRows& block, Scalar* values, Scalar* scratch);
   // out[r * out_stride] = bias[r] + sum over the row's nonzeros of values[k] * x[col_idx[k]]; bias may be null
   void (*rows_dot_u16)(const RowsJob<Scalar, uint16_t>& job, const Scalar* values, const Scalar* x, const Scalar* bias,
                        int64_t bias_stride, Scalar* out, int64_t out_stride);

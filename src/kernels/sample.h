@@ -1,38 +1,58 @@
 // The gradient at the nonzeros (SDDMM): one load of the output's gradient against eight dot products.
 #pragma once
 
-#include "kernels/accumulate.h"
 #include "kernels/interface.h"
 
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
 
+constexpr int kDots = 8;  // multiply-adds in flight, which hide their latency
+
+// Count dot products at a time; where they are few, each is summed in several parts.
 template <class V, int Count>
 inline void dot_products(int vectors, const typename V::scalar* packed, const uint16_t* offsets, const typename V::scalar* grad,
                          typename V::scalar* sums) {
-  typename V::reg acc[Count];
+  constexpr int parts = kDots / Count;
+  typename V::reg acc[kDots];
 #pragma GCC unroll 8
-  for (int i = 0; i < Count; ++i) acc[i] = V::zero();
-  for (int t = 0; t < vectors; ++t) {
+  for (int i = 0; i < kDots; ++i) acc[i] = V::zero();
+  int t = 0;
+  for (; t + parts <= vectors; t += parts) {
+#pragma GCC unroll 8
+    for (int part = 0; part < parts; ++part) {
+      const typename V::reg g = V::load(grad + (t + part) * V::lanes);
+#pragma GCC unroll 8
+      for (int i = 0; i < Count; ++i) {
+        typename V::reg& sum = acc[part * Count + i];
+        sum = V::fma(g, V::load(packed + offsets[i] + (t + part) * V::lanes), sum);
+      }
+    }
+  }
+  for (; t < vectors; ++t) {
     const typename V::reg g = V::load(grad + t * V::lanes);
 #pragma GCC unroll 8
     for (int i = 0; i < Count; ++i) acc[i] = V::fma(g, V::load(packed + offsets[i] + t * V::lanes), acc[i]);
   }
+  if (Count == kDots) return V::sum_each(acc, sums);
 #pragma GCC unroll 8
-  for (int i = 0; i < Count; ++i) sums[i] = V::sum(acc[i]);
+  for (int i = 0; i < Count; ++i) {
+#pragma GCC unroll 8
+    for (int part = 1; part < parts; ++part) acc[i] = V::add(acc[i], acc[part * Count + i]);
+    sums[i] = V::sum(acc[i]);
+  }
 }
 
 // A packed tile holds neighbours' values, or what an earlier tile left, at positions of no output. Zero times those is harmless
 // unless one is NaN or infinite: then the sum is NaN, and is formed again, in the same order, from a copy that is zero there.
-template <class V>
+template <class V, int Count>
 typename V::scalar sample_where_in_use(int vectors, const typename V::scalar* packed, const typename V::scalar* grad,
                                        const uint8_t* in_use) {
-  alignas(64) typename V::scalar clean[V::max_vectors * V::lanes];
+  alignas(64) typename V::scalar clean[kMostSampleVectors * V::lanes];
   for (int p = 0; p < vectors * V::lanes; ++p) clean[p] = in_use[p] ? packed[p] : 0;
-  const uint16_t offset = 0;
-  typename V::scalar sum;
-  dot_products<V, 1>(vectors, clean, &offset, grad, &sum);
-  return sum;
+  const uint16_t offsets[Count] = {};
+  typename V::scalar sums[Count];
+  dot_products<V, Count>(vectors, clean, offsets, grad, sums);
+  return sums[0];
 }
 
 // What every nonzero of a group shares.
@@ -42,45 +62,54 @@ struct SampleGroup {
   const typename V::scalar* packed;
   const typename V::scalar* grad;
   const uint8_t* in_use;
-  uint32_t first;
 };
 
-template <class V, class Order, int Count>
-inline void sample_nonzeros(const SampleGroup<V>& group, const BlockRows& block, uint32_t k, typename V::scalar* grad_values) {
+// `used` of Count dot products, the others being repeats: one step is cheaper than several smaller ones.
+template <class V, int Count>
+inline void sample_nonzeros(const SampleGroup<V>& group, const uint16_t* entries, int used, typename V::scalar* grad_values) {
+  uint16_t offsets[Count];
+  for (int i = 0; i < Count; ++i) offsets[i] = entries[i < used ? i : 0];
   typename V::scalar sums[Count];
-  dot_products<V, Count>(group.vectors, group.packed, block.offsets + k, group.grad, sums);
-  for (int i = 0; i < Count; ++i) {
+  dot_products<V, Count>(group.vectors, group.packed, offsets, group.grad, sums);
+  for (int i = 0; i < used; ++i) {
     if (!(sums[i] == sums[i])) {
-      sums[i] = sample_where_in_use<V>(group.vectors, group.packed + block.offsets[k + i], group.grad, group.in_use);
+      sums[i] = sample_where_in_use<V, Count>(group.vectors, group.packed + offsets[i], group.grad, group.in_use);
     }
-    grad_values[Order::value(block, group.first, k + i)] += sums[i];
-  }
-}
-
-template <class V, class Order>
-void sample_groups(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* grad,
-                   const uint8_t* in_use, typename V::scalar* grad_values) {
-  const int64_t elements = int64_t{vectors} * V::lanes;
-  const uint32_t* bound = block.bounds;
-  for (int64_t row = 0; row < block.rows; ++row, ++bound) {
-    const uint32_t first = *bound;
-    for (int64_t shift = 0; shift < block.num_shifts; ++shift, ++bound, grad += elements) {
-      const SampleGroup<V> group = {vectors, packed, grad, in_use + shift * elements, first};
-      uint32_t k = bound[0];
-      const uint32_t end = bound[1];
-      for (; k + 8 <= end; k += 8) sample_nonzeros<V, Order, 8>(group, block, k, grad_values);
-      for (; k < end; ++k) sample_nonzeros<V, Order, 1>(group, block, k, grad_values);
-    }
+    grad_values[i] += sums[i];
   }
 }
 
 template <class V>
-void sample(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* grad,
-            const uint8_t* in_use, typename V::scalar* grad_values) {
-  if (block.places) {
-    sample_groups<V, ByPlace>(vectors, packed, block, grad, in_use, grad_values);
-  } else {
-    sample_groups<V, InOrder>(vectors, packed, block, grad, in_use, grad_values);
+void sample(int vectors, const typename V::scalar* packed, const BlockRows& block, const int64_t* shifts,
+            const typename V::scalar* grad, int64_t grad_stride, const uint8_t* in_use, typename V::scalar* grad_values) {
+  const uint32_t* bound = block.bounds;
+  for (int64_t row = 0; row < block.rows; ++row, ++bound, grad += grad_stride) {
+    for (int64_t s = 0; s < block.num_shifts; ++s, ++bound) {
+      const SampleGroup<V> group = {vectors, packed, grad - shifts[s], in_use - shifts[s]};
+      uint32_t k = bound[0];
+      const uint32_t end = bound[1];
+      for (; k + 8 <= end; k += 8) sample_nonzeros<V, 8>(group, block.offsets + k, 8, grad_values + k);
+      const int rest = static_cast<int>(end - k);
+      if (rest > 4) {
+        sample_nonzeros<V, 8>(group, block.offsets + k, rest, grad_values + k);
+      } else if (rest > 2) {
+        sample_nonzeros<V, 4>(group, block.offsets + k, rest, grad_values + k);
+      } else if (rest == 2) {
+        sample_nonzeros<V, 2>(group, block.offsets + k, rest, grad_values + k);
+      } else if (rest == 1) {
+        sample_nonzeros<V, 1>(group, block.offsets + k, rest, grad_values + k);
+      }
+    }
+  }
+}
+
+template <class Scalar>
+void order_values(const BlockRows& block, Scalar* values, Scalar* scratch) {
+  for (int64_t row = 0; row < block.rows; ++row) {
+    const uint32_t* bounds = block.bounds + row * (block.num_shifts + 1);
+    const uint32_t first = bounds[0], count = bounds[block.num_shifts] - first;
+    for (uint32_t i = 0; i < count; ++i) scratch[block.places[first + i]] = values[first + i];
+    for (uint32_t i = 0; i < count; ++i) values[first + i] = scratch[i];
   }
 }
 

@@ -15,8 +15,18 @@ template <class Scalar>
 const Kernels<Scalar>& table() {
   using V = Vec<Scalar>;
   static constexpr Kernels<Scalar> kernels = {
-      V::lanes,       V::max_vectors, V::alignment,           &pack<Scalar>,         &store<V>,        &load<V>,
-      &accumulate<V>, &sample<V>,     &rows_dot<V, uint16_t>, &rows_dot<V, int32_t>, &permute<Scalar>,
+      V::lanes,
+      V::max_vectors,
+      V::alignment,
+      &pack<Scalar>,
+      &store<V>,
+      &load<V>,
+      &accumulate<V>,
+      &sample<V>,
+      &order_values<Scalar>,
+      &rows_dot<V, uint16_t>,
+      &rows_dot<V, int32_t>,
+      &permute<Scalar>,
   };
   return kernels;
 }

@@ -28,26 +28,33 @@ inline void for_each_chunk(int64_t channels, Visit visit) {
   }
 }
 
-// The sum of one output over the shifts.
-template <class Job, class Scalar>
-inline Scalar output(const Job& job, const Scalar* from, Scalar bias) {
-  Scalar sum = from[job.shifts[0]];
-  for (int64_t s = 1; s < job.num_shifts; ++s) sum += from[s * job.flat_stride + job.shifts[s]];
+template <class Scalar>
+inline Scalar bias_of(const Epilogue<Scalar>& epilogue, int64_t channel) {
+  return epilogue.bias ? epilogue.bias[channel * epilogue.bias_stride] : Scalar{0};
+}
+
+// One output, or a vector of them.
+template <class Scalar>
+inline Scalar output(const Epilogue<Scalar>& epilogue, const Scalar* from, int64_t flat_stride, Scalar bias) {
+  Scalar sum = from[epilogue.shifts[0]];
+  for (int64_t s = 1; s < epilogue.num_shifts; ++s) sum += from[s * flat_stride + epilogue.shifts[s]];
   return sum + bias;
 }
 
-template <class V, class Job>
-inline typename V::reg outputs(const Job& job, const typename V::scalar* from, typename V::reg bias) {
-  typename V::reg sum = V::load(from + job.shifts[0]);
-  for (int64_t s = 1; s < job.num_shifts; ++s) sum = V::add(sum, V::load(from + s * job.flat_stride + job.shifts[s]));
+template <class V>
+inline typename V::reg outputs(const Epilogue<typename V::scalar>& epilogue, const typename V::scalar* from, int64_t flat_stride,
+                               typename V::reg bias) {
+  typename V::reg sum = V::load(from + epilogue.shifts[0]);
+  for (int64_t s = 1; s < epilogue.num_shifts; ++s) {
+    sum = V::add(sum, V::load(from + s * flat_stride + epilogue.shifts[s]));
+  }
   return V::add(sum, bias);
 }
 
 template <class V>
-void store(const TileJob<const typename V::scalar, typename V::scalar>& job, const typename V::scalar* bias,
-           int64_t bias_stride) {
+void store(const TileJob<const typename V::scalar, typename V::scalar>& job, const Epilogue<typename V::scalar>& epilogue) {
   using Scalar = typename V::scalar;
-  const int64_t channel_flat = job.num_shifts * job.flat_stride;
+  const int64_t channel_flat = epilogue.num_shifts * job.flat_stride;
   if (job.channel_stride == 1 && job.col_stride != 1) {
     for_each_chunk(job.channels, [&](int64_t first, int64_t count) {
       for_each_row(job, [&](int64_t flat, int64_t outer) {
@@ -55,7 +62,7 @@ void store(const TileJob<const typename V::scalar, typename V::scalar>& job, con
           const Scalar* from = job.flat + first * channel_flat + flat + c;
           Scalar* to = job.outer + outer + c * job.col_stride + first;
           for (int64_t i = 0; i < count; ++i) {
-            to[i] = output(job, from + i * channel_flat, bias ? bias[(first + i) * bias_stride] : Scalar{0});
+            to[i] = output(epilogue, from + i * channel_flat, job.flat_stride, bias_of(epilogue, first + i));
           }
         }
       });
@@ -63,20 +70,20 @@ void store(const TileJob<const typename V::scalar, typename V::scalar>& job, con
     return;
   }
   for (int64_t channel = 0; channel < job.channels; ++channel) {
-    const Scalar add = bias ? bias[channel * bias_stride] : Scalar{0};
+    const Scalar add = bias_of(epilogue, channel);
     const typename V::reg add_all = V::broadcast(add);
     for_each_row(job, [&](int64_t flat, int64_t outer) {
       const Scalar* from = job.flat + channel * channel_flat + flat;
       Scalar* to = job.outer + channel * job.channel_stride + outer;
       if (job.col_stride != 1) {
-        for (int64_t c = 0; c < job.shape.cols; ++c) to[c * job.col_stride] = output(job, from + c, add);
+        for (int64_t c = 0; c < job.shape.cols; ++c) to[c * job.col_stride] = output(epilogue, from + c, job.flat_stride, add);
         return;
       }
       int64_t c = 0;
-      for (; c + V::lanes <= job.shape.cols; c += V::lanes) V::store(to + c, outputs<V>(job, from + c, add_all));
-      // The sums have room for a whole vector past their end.
+      for (; c + V::lanes <= job.shape.cols; c += V::lanes)
+        V::store(to + c, outputs<V>(epilogue, from + c, job.flat_stride, add_all));
       if (c < job.shape.cols) {
-        V::store_partial(to + c, outputs<V>(job, from + c, add_all), static_cast<int>(job.shape.cols - c));
+        V::store_partial(to + c, outputs<V>(epilogue, from + c, job.flat_stride, add_all), static_cast<int>(job.shape.cols - c));
       }
     });
   }
@@ -85,28 +92,25 @@ void store(const TileJob<const typename V::scalar, typename V::scalar>& job, con
 template <class V>
 void load(const TileJob<typename V::scalar, const typename V::scalar>& job) {
   using Scalar = typename V::scalar;
-  const int64_t channel_flat = job.num_shifts * job.flat_stride;
-  set_zero(job.flat, job.channels * channel_flat);
-  for (int64_t s = 0; s < job.num_shifts; ++s) {
-    Scalar* flat_of_shift = job.flat + s * job.flat_stride + job.shifts[s];
-    if (job.channel_stride == 1 && job.col_stride != 1) {
-      for_each_chunk(job.channels, [&](int64_t first, int64_t count) {
-        for_each_row(job, [&](int64_t flat, int64_t outer) {
-          for (int64_t c = 0; c < job.shape.cols; ++c) {
-            Scalar* to = flat_of_shift + first * channel_flat + flat + c;
-            const Scalar* from = job.outer + outer + c * job.col_stride + first;
-            for (int64_t i = 0; i < count; ++i) to[i * channel_flat] = from[i];
-          }
-        });
-      });
-      continue;
-    }
-    for (int64_t channel = 0; channel < job.channels; ++channel) {
+  if (job.channel_stride == 1 && job.col_stride != 1) {
+    for_each_chunk(job.channels, [&](int64_t first, int64_t count) {
+      set_zero(job.flat + first * job.flat_stride, count * job.flat_stride);
       for_each_row(job, [&](int64_t flat, int64_t outer) {
-        copy_strided(job.outer + channel * job.channel_stride + outer, job.col_stride, job.shape.cols,
-                     flat_of_shift + channel * channel_flat + flat);
+        for (int64_t c = 0; c < job.shape.cols; ++c) {
+          Scalar* to = job.flat + first * job.flat_stride + flat + c;
+          const Scalar* from = job.outer + outer + c * job.col_stride + first;
+          for (int64_t i = 0; i < count; ++i) to[i * job.flat_stride] = from[i];
+        }
       });
-    }
+    });
+    return;
+  }
+  for (int64_t channel = 0; channel < job.channels; ++channel) {
+    Scalar* to = job.flat + channel * job.flat_stride;
+    set_zero(to, job.flat_stride);
+    for_each_row(job, [&](int64_t flat, int64_t outer) {
+      copy_strided(job.outer + channel * job.channel_stride + outer, job.col_stride, job.shape.cols, to + flat);
+    });
   }
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "simd/partial.h"
+#include "simd/sum_of_each.h"
 
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
@@ -32,6 +33,8 @@ struct Vec<float> {
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
   }
+  // sums[i] = the sum of r[i], for eight vectors
+  static void sum_each(const reg* r, float* sums) { store(sums, sum_of_each(r)); }
   static __m256i widen(const uint16_t* index) {
     return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index)));
   }
@@ -65,6 +68,9 @@ struct Vec<double> {
   static double sum(reg r) {
     __m128d half = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd(r, 1));
     return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
+  }
+  static void sum_each(const reg* r, double* sums) {
+    for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);
   }
   static __m128i widen(const uint16_t* index) {
     return _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(index)));

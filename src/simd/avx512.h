@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "simd/sum_of_each.h"
+
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
 
@@ -26,6 +28,13 @@ struct Vec<float> {
   static reg fma(reg a, reg b, reg c) { return _mm512_fmadd_ps(a, b, c); }
   static reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
   static float sum(reg r) { return _mm512_reduce_add_ps(r); }
+  // sums[i] = the sum of r[i], for eight vectors
+  static void sum_each(const reg* r, float* sums) {
+    __m256 half[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; ++i) half[i] = _mm256_add_ps(_mm512_castps512_ps256(r[i]), _mm512_extractf32x8_ps(r[i], 1));
+    _mm256_storeu_ps(sums, sum_of_each(half));
+  }
   static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
   static __m512i widen(const uint16_t* index) {
     return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)));
@@ -62,6 +71,9 @@ struct Vec<double> {
   static reg fma(reg a, reg b, reg c) { return _mm512_fmadd_pd(a, b, c); }
   static reg add(reg a, reg b) { return _mm512_add_pd(a, b); }
   static double sum(reg r) { return _mm512_reduce_add_pd(r); }
+  static void sum_each(const reg* r, double* sums) {
+    for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);
+  }
   static __mmask8 first(int count) { return static_cast<__mmask8>((1u << count) - 1); }
   static __m256i widen(const uint16_t* index) {
     return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index)));

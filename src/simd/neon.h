@@ -38,6 +38,10 @@ struct Vec<float> {
     const float32x2_t half = vadd_f32(vget_low_f32(r), vget_high_f32(r));
     return vget_lane_f32(vpadd_f32(half, half), 0);
   }
+  // sums[i] = the sum of r[i], for eight vectors
+  static void sum_each(const reg* r, float* sums) {
+    for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);
+  }
   template <class Index>
   static reg gather(const float* base, const Index* index) {
     reg r = vdupq_n_f32(base[index[0]]);
@@ -69,6 +73,9 @@ struct Vec<double> {
   static reg fma(reg a, reg b, reg c) { return vfmaq_f64(c, a, b); }
   static reg add(reg a, reg b) { return vaddq_f64(a, b); }
   static double sum(reg r) { return vaddvq_f64(r); }
+  static void sum_each(const reg* r, double* sums) {
+    for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);
+  }
   template <class Index>
   static reg gather(const double* base, const Index* index) {
     return vld1q_lane_f64(base + index[1], vdupq_n_f64(base[index[0]]), 1);

@@ -31,6 +31,9 @@ struct PortableVec {
     for (int i = 1; i < lanes; ++i) total += r[i];
     return total;
   }
+  static void sum_each(const reg* r, Scalar* sums) {
+    for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);
+  }
   template <class Index>
   static reg gather(const Scalar* base, const Index* index) {
     reg r;

@@ -48,14 +48,14 @@ std::vector<Packed> packed_channel(const Correlation& c, const TilePlan& plan, c
   return all;
 }
 
-void check_plan(const Correlation& c, const Pattern& pattern, const Extents& extents, const VectorUnit& unit) {
-  const TilePlan plan = build_tile_plan(c, pattern.row_ptr(), pattern.col_idx(), extents, unit);
+void check_plan(const Correlation& c, const Pattern& pattern, const Extents& extents, const VectorUnit& unit, Use use) {
+  const TilePlan plan = build_tile_plan(c, pattern.row_ptr(), pattern.col_idx(), extents, unit, use);
   CHECK_EQ(plan.rows, c.rows());
   CHECK_EQ(static_cast<int64_t>(plan.offsets.size()), pattern.nnz());
   CHECK(plan.tile.images >= 1 && plan.tile.rows >= 1 && plan.tile.cols >= 1);
   const TileShape whole{plan.tile.images, plan.tile.rows, plan.tile.cols, plan.tile_image_stride, plan.tile_row_stride};
   const int64_t vectors = plan.vectors_for(whole);
-  CHECK(vectors >= 1 && vectors <= unit.max_vectors);
+  CHECK(vectors >= 1 && vectors <= widest_tile(unit, use));
   if (plan.windows.size() > 1) CHECK(plan.tile.images == 1 && plan.tile.rows == 1);
 
   // Windows part the kernel.
@@ -149,7 +149,7 @@ void random_plans() {
     c.source_rows = pick(random, 1, 60);
     c.source_cols = pick(random, 1, 60);
     check_plan(c, *random_pattern(c.rows(), c.channels_per_group * c.taps(), chance(random, 0.1) ? 0 : 0.2, random), extents,
-               kUnits[pick(random, 0, 5)]);
+               kUnits[pick(random, 0, 5)], chance(random, 0.5) ? Use::accumulate : Use::sample);
   }
 }
 
@@ -164,11 +164,11 @@ void giant_kernels() {
       c.col_offsets = offsets(kernel_width, dilation, 2);
       c.source_rows = 40000;
       c.source_cols = 40000;
-      check_plan(c, *random_pattern(2, c.taps(), 0.01, random), {2, 12, 30}, unit);
+      check_plan(c, *random_pattern(2, c.taps(), 0.01, random), {2, 12, 30}, unit, Use::accumulate);
       c.channels_per_group = 2;
       c.groups = 2;
       c.row_step = 2;
-      check_plan(c, *random_pattern(4, 2 * c.taps(), 0.002, random), {1, 3, 7}, unit);
+      check_plan(c, *random_pattern(4, 2 * c.taps(), 0.002, random), {1, 3, 7}, unit, Use::sample);
     }
   }
 }
