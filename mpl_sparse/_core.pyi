@@ -31,7 +31,7 @@ class Pattern:
         """The transposed pattern and `order`, int32 (nnz,): the transpose's values are `values[order]`."""
 
 class Conv2dGeometry:
-    """The sizes of one convolution, validated once. Sizes and strides count elements."""
+    """The sizes of one convolution, validated once and frozen. Sizes and strides count elements."""
 
     def __init__(
         self,

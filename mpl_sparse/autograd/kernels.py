@@ -1,4 +1,8 @@
-"""The core's kernels for torch tensors: allocate the result, hand the core DLPack capsules. No autograd, no checks."""
+"""The core's kernels for torch tensors: allocate the result, hand the core DLPack capsules. No autograd, no checks.
+
+A capsule does not tell that a tensor's negation is still to come (the imaginary part of a conjugate), so that is
+resolved first. The core reads any strides, but for the values', which must be contiguous.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,9 @@ def linear_forward(input: Tensor, values: Tensor, bias: Optional[Tensor], patter
     output = input.new_empty(input.shape[0], pattern.rows)
     _core.linear_forward(
         pattern.handle,
-        to_dlpack(values.contiguous()),
-        to_dlpack(input),
-        None if bias is None else to_dlpack(bias),
+        to_dlpack(values.resolve_neg().contiguous()),
+        to_dlpack(input.resolve_neg()),
+        None if bias is None else to_dlpack(bias.resolve_neg()),
         to_dlpack(output),
         torch.get_num_threads(),
     )
@@ -38,8 +42,8 @@ def linear_grad_input(grad_output: Tensor, values: Tensor, pattern: Pattern) -> 
     grad_input = grad_output.new_empty(grad_output.shape[0], pattern.cols)
     _core.linear_grad_input(
         pattern.handle,
-        to_dlpack(values.contiguous()),
-        to_dlpack(grad_output),
+        to_dlpack(values.resolve_neg().contiguous()),
+        to_dlpack(grad_output.resolve_neg()),
         to_dlpack(grad_input),
         torch.get_num_threads(),
     )
@@ -50,7 +54,11 @@ def linear_grad_values(input: Tensor, grad_output: Tensor, pattern: Pattern) -> 
     """(nnz,): the gradient at the nonzeros only."""
     grad_values = input.new_empty(pattern.nnz)
     _core.linear_grad_weight(
-        pattern.handle, to_dlpack(input), to_dlpack(grad_output), to_dlpack(grad_values), torch.get_num_threads()
+        pattern.handle,
+        to_dlpack(input.resolve_neg()),
+        to_dlpack(grad_output.resolve_neg()),
+        to_dlpack(grad_values),
+        torch.get_num_threads(),
     )
     return grad_values
 
@@ -70,9 +78,9 @@ def conv2d_forward(
     _core.conv2d_forward(
         pattern.handle,
         geometry,
-        to_dlpack(values.contiguous()),
-        to_dlpack(input),
-        None if bias is None else to_dlpack(bias),
+        to_dlpack(values.resolve_neg().contiguous()),
+        to_dlpack(input.resolve_neg()),
+        None if bias is None else to_dlpack(bias.resolve_neg()),
         to_dlpack(output),
         torch.get_num_threads(),
     )
@@ -91,8 +99,8 @@ def conv2d_grad_input(
     _core.conv2d_grad_input(
         pattern.handle,
         geometry,
-        to_dlpack(values.contiguous()),
-        to_dlpack(grad_output),
+        to_dlpack(values.resolve_neg().contiguous()),
+        to_dlpack(grad_output.resolve_neg()),
         to_dlpack(grad_input),
         torch.get_num_threads(),
     )
@@ -105,8 +113,8 @@ def conv2d_grad_values(input: Tensor, grad_output: Tensor, pattern: Pattern, geo
     _core.conv2d_grad_weight(
         pattern.handle,
         geometry,
-        to_dlpack(input),
-        to_dlpack(grad_output),
+        to_dlpack(input.resolve_neg()),
+        to_dlpack(grad_output.resolve_neg()),
         to_dlpack(grad_values),
         torch.get_num_threads(),
     )

@@ -125,7 +125,7 @@ class Sparse(Prunable, nn.Module):
         parameters = self._parameters
         try:
             return parameters["values"], parameters["bias"]  # type: ignore[return-value]
-        except KeyError:  # torch.nn.utils.parametrize has made one of them a property
+        except KeyError:  # torch.nn.utils.parametrize has made the bias a property
             return self.values, self.bias
 
     def remaining_weight(self) -> Tensor:
