@@ -199,13 +199,13 @@ void conv2d_grad_weight(const Pattern& pattern, const ValidConv2dGeometry& geome
          grad_values.data, num_threads);
 }
 
-#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                        \
-  template void conv2d_forward<Scalar>(const Pattern&, const ValidConv2dGeometry&, Vector<const Scalar>, Images<const Scalar>,     \
-                                       Vector<const Scalar>, Images<Scalar>, int);                                            \
-  template void conv2d_grad_input<Scalar>(const Pattern&, const ValidConv2dGeometry&, Vector<const Scalar>, Images<const Scalar>,  \
-                                          Images<Scalar>, int);                                                               \
-  template void conv2d_grad_weight<Scalar>(const Pattern&, const ValidConv2dGeometry&, Images<const Scalar>, Images<const Scalar>, \
-                                           Vector<Scalar>, int);
+#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                         \
+  template void conv2d_forward<Scalar>(const Pattern&, const ValidConv2dGeometry&, Vector<const Scalar>, Images<const Scalar>, \
+                                       Vector<const Scalar>, Images<Scalar>, int);                                             \
+  template void conv2d_grad_input<Scalar>(const Pattern&, const ValidConv2dGeometry&, Vector<const Scalar>,                    \
+                                          Images<const Scalar>, Images<Scalar>, int);                                          \
+  template void conv2d_grad_weight<Scalar>(const Pattern&, const ValidConv2dGeometry&, Images<const Scalar>,                   \
+                                           Images<const Scalar>, Vector<Scalar>, int);
 MPL_SPARSE_INSTANTIATE(float)
 MPL_SPARSE_INSTANTIATE(double)
 #undef MPL_SPARSE_INSTANTIATE
