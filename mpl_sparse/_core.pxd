@@ -137,3 +137,6 @@ cdef extern from "mpl_sparse/backend.h" namespace "mpl_sparse" nogil:
 
 cdef extern from "mpl_sparse/threads.h" namespace "mpl_sparse" nogil:
     int cpp_cpu_count "mpl_sparse::cpu_count" ()
+    ctypedef void (*Team "mpl_sparse::Team")(void (*work)(void*), void* data, unsigned num_threads, unsigned flags)
+    void cpp_set_team "mpl_sparse::set_team" (Team)
+    Team cpp_team "mpl_sparse::team" ()

@@ -422,3 +422,11 @@ def cpu_count():
 
 def cpu_features():
     return tuple(name.decode() for name in cpp_cpu_features())
+
+
+def set_team(uintptr_t address):
+    cpp_set_team(<Team> address)
+
+
+def team():
+    return <uintptr_t> cpp_team()
