@@ -1,6 +1,6 @@
 # The core's headers, declaration by declaration.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libcpp.memory cimport shared_ptr
+from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.string cimport string
 from libcpp.vector cimport vector
 
@@ -92,20 +92,23 @@ cdef extern from "mpl_sparse/conv2d.h" namespace "mpl_sparse" nogil:
         int64_t dilation_height
         int64_t dilation_width
         int64_t groups
-        void validate() except +
         int64_t out_height()
         int64_t out_width()
 
+    cdef cppclass CppValidConv2dGeometry "mpl_sparse::ValidConv2dGeometry":
+        CppValidConv2dGeometry(const CppConv2dGeometry&) except +
+        const CppConv2dGeometry& sizes()
+
     void cpp_conv2d_forward "mpl_sparse::conv2d_forward" [Scalar](
-        const CppPattern&, const CppConv2dGeometry&, Vector[const Scalar] values, Images[const Scalar] input,
+        const CppPattern&, const CppValidConv2dGeometry&, Vector[const Scalar] values, Images[const Scalar] input,
         Vector[const Scalar] bias, Images[Scalar] output, int num_threads
     ) except +
     void cpp_conv2d_grad_input "mpl_sparse::conv2d_grad_input" [Scalar](
-        const CppPattern&, const CppConv2dGeometry&, Vector[const Scalar] values, Images[const Scalar] grad_output,
+        const CppPattern&, const CppValidConv2dGeometry&, Vector[const Scalar] values, Images[const Scalar] grad_output,
         Images[Scalar] grad_input, int num_threads
     ) except +
     void cpp_conv2d_grad_weight "mpl_sparse::conv2d_grad_weight" [Scalar](
-        const CppPattern&, const CppConv2dGeometry&, Images[const Scalar] input, Images[const Scalar] grad_output,
+        const CppPattern&, const CppValidConv2dGeometry&, Images[const Scalar] input, Images[const Scalar] grad_output,
         Vector[Scalar] grad_values, int num_threads
     ) except +
 
@@ -134,3 +137,6 @@ cdef extern from "mpl_sparse/backend.h" namespace "mpl_sparse" nogil:
 
 cdef extern from "mpl_sparse/threads.h" namespace "mpl_sparse" nogil:
     int cpp_cpu_count "mpl_sparse::cpu_count" ()
+    ctypedef void (*Team "mpl_sparse::Team")(void (*work)(void*), void* data, unsigned num_threads, unsigned flags)
+    void cpp_set_team "mpl_sparse::set_team" (Team)
+    Team cpp_team "mpl_sparse::team" ()

@@ -31,7 +31,7 @@ class Pattern:
         """The transposed pattern and `order`, int32 (nnz,): the transpose's values are `values[order]`."""
 
 class Conv2dGeometry:
-    """The sizes of one convolution, validated once. Sizes and strides count elements."""
+    """The sizes of one convolution, validated once and frozen. Sizes and strides count elements."""
 
     def __init__(
         self,
@@ -111,3 +111,12 @@ def cpu_count() -> int:
 
 def cpu_features() -> Tuple[str, ...]:
     """The instruction sets that the choice of a backend looks at, those this machine has."""
+
+def set_team(address: int) -> None:
+    """Compute on the threads of the function at this address, a GOMP_parallel; 0 is the core's own pool.
+
+    It holds for this process, not for children that it forks.
+    """
+
+def team() -> int:
+    """The address of the function whose threads are in use; 0 for the core's own pool."""

@@ -240,7 +240,7 @@ cdef const CppPattern* handle_of(Pattern pattern) except NULL:
 
 
 cdef class Conv2dGeometry:
-    cdef CppConv2dGeometry sizes
+    cdef unique_ptr[const CppValidConv2dGeometry] handle
 
     def __init__(self, *, batch, in_channels, in_height, in_width, out_channels, kernel_height, kernel_width,
                  stride_height=1, stride_width=1, pad_top=0, pad_bottom=0, pad_left=0, pad_right=0,
@@ -262,21 +262,29 @@ cdef class Conv2dGeometry:
         sizes.dilation_height = dilation_height
         sizes.dilation_width = dilation_width
         sizes.groups = groups
-        sizes.validate()
-        self.sizes = sizes
+        if self.handle.get() != NULL:
+            raise TypeError("a Conv2dGeometry is frozen: make a new one")
+        self.handle.reset(new CppValidConv2dGeometry(sizes))
 
     @property
     def out_height(self):
-        return self.sizes.out_height()
+        return sizes_of(self).sizes().out_height()
 
     @property
     def out_width(self):
-        return self.sizes.out_width()
+        return sizes_of(self).sizes().out_width()
+
+
+cdef const CppValidConv2dGeometry* sizes_of(Conv2dGeometry geometry) except NULL:
+    if geometry.handle.get() == NULL:
+        raise ValueError("geometry was never initialised")
+    return geometry.handle.get()
 
 
 def conv2d_forward(Pattern pattern not None, Conv2dGeometry geometry not None, values, input, bias, output, num_threads):
     arrays = Arrays()
     cdef const CppPattern* handle = handle_of(pattern)
+    cdef const CppValidConv2dGeometry* sizes = sizes_of(geometry)
     cdef const DLTensor* v = arrays.reads("values", values, VECTOR)
     cdef const DLTensor* x = arrays.reads("input", input, IMAGES)
     cdef const DLTensor* b = arrays.reads_optional("bias", bias, VECTOR)
@@ -285,12 +293,12 @@ def conv2d_forward(Pattern pattern not None, Conv2dGeometry geometry not None, v
     with nogil:
         if bits == 32:
             cpp_conv2d_forward[float](
-                dereference(handle), geometry.sizes, dlpack_vector[const_float](v), dlpack_images[const_float](x),
+                dereference(handle), dereference(sizes), dlpack_vector[const_float](v), dlpack_images[const_float](x),
                 dlpack_vector[const_float](b), dlpack_images[float](y), threads
             )
         else:
             cpp_conv2d_forward[double](
-                dereference(handle), geometry.sizes, dlpack_vector[const_double](v), dlpack_images[const_double](x),
+                dereference(handle), dereference(sizes), dlpack_vector[const_double](v), dlpack_images[const_double](x),
                 dlpack_vector[const_double](b), dlpack_images[double](y), threads
             )
 
@@ -298,6 +306,7 @@ def conv2d_forward(Pattern pattern not None, Conv2dGeometry geometry not None, v
 def conv2d_grad_input(Pattern pattern not None, Conv2dGeometry geometry not None, values, grad_output, grad_input, num_threads):
     arrays = Arrays()
     cdef const CppPattern* handle = handle_of(pattern)
+    cdef const CppValidConv2dGeometry* sizes = sizes_of(geometry)
     cdef const DLTensor* v = arrays.reads("values", values, VECTOR)
     cdef const DLTensor* gy = arrays.reads("grad_output", grad_output, IMAGES)
     cdef const DLTensor* gx = arrays.writes("grad_input", grad_input, IMAGES)
@@ -305,12 +314,12 @@ def conv2d_grad_input(Pattern pattern not None, Conv2dGeometry geometry not None
     with nogil:
         if bits == 32:
             cpp_conv2d_grad_input[float](
-                dereference(handle), geometry.sizes, dlpack_vector[const_float](v), dlpack_images[const_float](gy),
+                dereference(handle), dereference(sizes), dlpack_vector[const_float](v), dlpack_images[const_float](gy),
                 dlpack_images[float](gx), threads
             )
         else:
             cpp_conv2d_grad_input[double](
-                dereference(handle), geometry.sizes, dlpack_vector[const_double](v), dlpack_images[const_double](gy),
+                dereference(handle), dereference(sizes), dlpack_vector[const_double](v), dlpack_images[const_double](gy),
                 dlpack_images[double](gx), threads
             )
 
@@ -318,6 +327,7 @@ def conv2d_grad_input(Pattern pattern not None, Conv2dGeometry geometry not None
 def conv2d_grad_weight(Pattern pattern not None, Conv2dGeometry geometry not None, input, grad_output, grad_values, num_threads):
     arrays = Arrays()
     cdef const CppPattern* handle = handle_of(pattern)
+    cdef const CppValidConv2dGeometry* sizes = sizes_of(geometry)
     cdef const DLTensor* x = arrays.reads("input", input, IMAGES)
     cdef const DLTensor* gy = arrays.reads("grad_output", grad_output, IMAGES)
     cdef const DLTensor* gv = arrays.writes("grad_values", grad_values, VECTOR)
@@ -325,12 +335,12 @@ def conv2d_grad_weight(Pattern pattern not None, Conv2dGeometry geometry not Non
     with nogil:
         if bits == 32:
             cpp_conv2d_grad_weight[float](
-                dereference(handle), geometry.sizes, dlpack_images[const_float](x), dlpack_images[const_float](gy),
+                dereference(handle), dereference(sizes), dlpack_images[const_float](x), dlpack_images[const_float](gy),
                 dlpack_vector[float](gv), threads
             )
         else:
             cpp_conv2d_grad_weight[double](
-                dereference(handle), geometry.sizes, dlpack_images[const_double](x), dlpack_images[const_double](gy),
+                dereference(handle), dereference(sizes), dlpack_images[const_double](x), dlpack_images[const_double](gy),
                 dlpack_vector[double](gv), threads
             )
 
@@ -412,3 +422,11 @@ def cpu_count():
 
 def cpu_features():
     return tuple(name.decode() for name in cpp_cpu_features())
+
+
+def set_team(uintptr_t address):
+    cpp_set_team(<Team> address)
+
+
+def team():
+    return <uintptr_t> cpp_team()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import mmap
 import platform
+import sys
 from importlib import metadata, util
 from typing import Dict, Optional, Sequence
 
 import mpl_sparse
+
+from . import _core
 
 __all__ = ["info", "main"]
 
@@ -52,11 +55,20 @@ def info() -> Dict[str, str]:
         "CPU": platform.machine(),
         "CPU features": " ".join(mpl_sparse.cpu_features()) or "none",
         "threads": str(mpl_sparse.get_num_threads()),
+        "thread team": _thread_team(),
         "page size": f"{mmap.PAGESIZE} bytes",
         "Python": platform.python_version(),
         "numpy": _version("numpy"),
         "torch": _version("torch"),
     }
+
+
+def _thread_team() -> str:
+    if _core.team():
+        return "torch's OpenMP threads"
+    if "torch" in sys.modules or not util.find_spec("torch"):
+        return "own pool"
+    return "own pool; with torch its OpenMP threads, where it has them"
 
 
 def _version(distribution: str) -> str:

@@ -50,8 +50,7 @@ void check_kernel(const char* axis, int64_t size, int64_t pad_begin, int64_t pad
   }
 }
 
-void check_geometry(const Pattern& pattern, const Conv2dGeometry& g) {
-  g.validate();
+void check_pattern(const Pattern& pattern, const Conv2dGeometry& g) {
   const int64_t cols = g.in_channels / g.groups * g.kernel_height * g.kernel_width;
   if (pattern.rows() != g.out_channels || pattern.cols() != cols) {
     throw std::invalid_argument("pattern must have " + std::to_string(g.out_channels) + " rows and " + std::to_string(cols) +
@@ -137,10 +136,10 @@ int64_t Conv2dGeometry::out_width() const {
 }
 
 template <class Scalar>
-void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values,
+void conv2d_forward(const Pattern& pattern, const ValidConv2dGeometry& geometry, Vector<const Scalar> values,
                     Images<const Scalar> input, Vector<const Scalar> bias, Images<Scalar> output, int num_threads) {
-  Conv2dGeometry g = geometry;
-  check_geometry(pattern, g);
+  Conv2dGeometry g = geometry.sizes();
+  check_pattern(pattern, g);
   check_values("values", values, pattern.nnz());
   check_shape("input", input.size, {g.batch, g.in_channels, g.in_height, g.in_width});
   check_bias(bias, g.out_channels);
@@ -155,10 +154,10 @@ void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vect
 }
 
 template <class Scalar>
-void conv2d_grad_input(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values,
+void conv2d_grad_input(const Pattern& pattern, const ValidConv2dGeometry& geometry, Vector<const Scalar> values,
                        Images<const Scalar> grad_output, Images<Scalar> grad_input, int num_threads) {
-  Conv2dGeometry g = geometry;
-  check_geometry(pattern, g);
+  Conv2dGeometry g = geometry.sizes();
+  check_pattern(pattern, g);
   check_values("values", values, pattern.nnz());
   check_shape("grad_output", grad_output.size, {g.batch, g.out_channels, g.out_height(), g.out_width()});
   check_shape("grad_input", grad_input.size, {g.batch, g.in_channels, g.in_height, g.in_width});
@@ -181,10 +180,10 @@ void conv2d_grad_input(const Pattern& pattern, const Conv2dGeometry& geometry, V
 }
 
 template <class Scalar>
-void conv2d_grad_weight(const Pattern& pattern, const Conv2dGeometry& geometry, Images<const Scalar> input,
+void conv2d_grad_weight(const Pattern& pattern, const ValidConv2dGeometry& geometry, Images<const Scalar> input,
                         Images<const Scalar> grad_output, Vector<Scalar> grad_values, int num_threads) {
-  Conv2dGeometry g = geometry;
-  check_geometry(pattern, g);
+  Conv2dGeometry g = geometry.sizes();
+  check_pattern(pattern, g);
   check_shape("input", input.size, {g.batch, g.in_channels, g.in_height, g.in_width});
   check_shape("grad_output", grad_output.size, {g.batch, g.out_channels, g.out_height(), g.out_width()});
   check_values("grad_values", grad_values, pattern.nnz());
@@ -200,13 +199,13 @@ void conv2d_grad_weight(const Pattern& pattern, const Conv2dGeometry& geometry, 
          grad_values.data, num_threads);
 }
 
-#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                        \
-  template void conv2d_forward<Scalar>(const Pattern&, const Conv2dGeometry&, Vector<const Scalar>, Images<const Scalar>,     \
-                                       Vector<const Scalar>, Images<Scalar>, int);                                            \
-  template void conv2d_grad_input<Scalar>(const Pattern&, const Conv2dGeometry&, Vector<const Scalar>, Images<const Scalar>,  \
-                                          Images<Scalar>, int);                                                               \
-  template void conv2d_grad_weight<Scalar>(const Pattern&, const Conv2dGeometry&, Images<const Scalar>, Images<const Scalar>, \
-                                           Vector<Scalar>, int);
+#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                         \
+  template void conv2d_forward<Scalar>(const Pattern&, const ValidConv2dGeometry&, Vector<const Scalar>, Images<const Scalar>, \
+                                       Vector<const Scalar>, Images<Scalar>, int);                                             \
+  template void conv2d_grad_input<Scalar>(const Pattern&, const ValidConv2dGeometry&, Vector<const Scalar>,                    \
+                                          Images<const Scalar>, Images<Scalar>, int);                                          \
+  template void conv2d_grad_weight<Scalar>(const Pattern&, const ValidConv2dGeometry&, Images<const Scalar>,                   \
+                                           Images<const Scalar>, Vector<Scalar>, int);
 MPL_SPARSE_INSTANTIATE(float)
 MPL_SPARSE_INSTANTIATE(double)
 #undef MPL_SPARSE_INSTANTIATE

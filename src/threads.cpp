@@ -94,6 +94,28 @@ class Pool {
   int workers_ = 0;
 };
 
+// The team that was lent, and the process it was lent to: after fork its threads are gone, though it would still wait for them.
+std::atomic<Team> lent_team{nullptr};
+std::atomic<uint64_t> lent_to{0};
+
+// Threads at work for all callers of the team, who each bring a team of their own.
+struct Busy {
+  std::atomic<int64_t> threads{0};
+};
+
+// False when other callers leave too few cores: then nothing was done.
+bool run_on(Team team, Job& job, int num_threads) {
+  static const int cores = cpu_count();
+  static PerProcess<Busy>& busy = *new PerProcess<Busy>;  // never destroyed: threads may work while the process exits
+  std::atomic<int64_t>& threads = busy.get().threads;
+  const int64_t others = threads.fetch_add(num_threads, std::memory_order_relaxed);
+  const bool free = others == 0 || others + num_threads <= cores;
+  // All the threads it has, even for fewer tasks: a team of another size ends threads that its owner must start again.
+  if (free) team([](void* data) { static_cast<Job*>(data)->work(); }, &job, static_cast<unsigned>(num_threads), 0);
+  threads.fetch_sub(num_threads, std::memory_order_relaxed);
+  return free;
+}
+
 Pool& current_pool() {
   static PerProcess<Pool>& pool = *new PerProcess<Pool>;  // never destroyed: its threads may still wait while the process exits
   return pool.get();
@@ -110,10 +132,23 @@ int cpu_count() {
   return count ? static_cast<int>(count) : 1;
 }
 
+void set_team(Team team) {
+  lent_to.store(fork_generation());
+  lent_team.store(team);
+}
+
+Team team() { return lent_to.load() == fork_generation() ? lent_team.load() : nullptr; }
+
 void parallel_for(int64_t tasks, int num_threads, void (*body)(void* context, int64_t task), void* context) {
   const int64_t helpers = (tasks < num_threads ? tasks : num_threads) - 1;
   Job job(tasks, body, context);
-  if (helpers <= 0 || !current_pool().run(job, static_cast<int>(helpers))) job.work();
+  if (helpers <= 0) {
+    job.work();
+  } else if (const Team lent = team()) {
+    if (!run_on(lent, job, num_threads)) job.work();
+  } else if (!current_pool().run(job, static_cast<int>(helpers))) {
+    job.work();
+  }
   if (job.error) std::rethrow_exception(job.error);
 }
 

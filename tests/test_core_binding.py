@@ -484,6 +484,23 @@ def test_geometry_is_validated():
         _core.Conv2dGeometry(**dict(sizes, out_channels=2**29, kernel_width=5))
 
 
+def test_a_geometry_is_frozen():
+    geometry = conv_geometry()
+    sizes = dict(batch=1, in_channels=1, in_height=1, in_width=1, out_channels=1, kernel_height=1, kernel_width=1)
+    with pytest.raises(TypeError, match="a Conv2dGeometry is frozen"):
+        geometry.__init__(**sizes)
+    assert (geometry.out_height, geometry.out_width) == (3, 3)
+
+
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name.startswith("conv2d")])
+def test_a_geometry_that_was_never_initialised_is_refused(function):
+    geometry = _core.Conv2dGeometry.__new__(_core.Conv2dGeometry)
+    with pytest.raises(ValueError, match="geometry was never initialised"):
+        getattr(_core, function)(pattern_of(MASK), geometry, *sound(function).values(), 1)
+    with pytest.raises(ValueError, match="geometry was never initialised"):
+        _ = geometry.out_height
+
+
 def test_enormous_strides():
     """Once these wrote beyond a table of the gradient to the input."""
     geometry = _core.Conv2dGeometry(

@@ -213,10 +213,36 @@ def test_autocast_computes_in_the_dtype_of_the_values():
         ({"pattern": None}, TypeError, "pattern must be a mpl_sparse.Pattern"),
     ],
 )
-def test_refusals(changes, error, words):
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_refusals(changes, error, words, needs_grad):
+    """The same words with and without autograd, and no second traceback above them."""
     values, pattern = small_layer()
-    with pytest.raises(error, match=words):
-        functional.conv2d(**{"input": torch.ones(1, 3, 6, 5), "values": values, "pattern": pattern, **changes})
+    operands = {"input": torch.ones(1, 3, 6, 5), "values": values.requires_grad_(needs_grad), "pattern": pattern}
+    with pytest.raises(error, match=words) as caught:
+        functional.conv2d(**{**operands, **changes})
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_a_pending_negation_is_seen():
+    """The imaginary part of a conjugate is memory that torch negates when it reads it."""
+    values, pattern = small_layer((5, 7))
+    bias, input = torch.randn(5), torch.randn(3, 7)
+
+    def pending(tensor):
+        pending = torch.complex(torch.zeros_like(tensor), -tensor).conj().imag
+        assert pending.is_neg() and torch.equal(pending, tensor)
+        return pending
+
+    for rows in (input, input[:1]):
+        operands = [(rows, values, bias), (pending(rows), pending(values), pending(bias))]
+        results = []
+        for x, v, b in operands:
+            x, v = x.detach().requires_grad_(), v.detach().requires_grad_()
+            output = functional.linear(x, v, pattern, b)
+            grad = output.detach() if x is operands[0][0] else pending(output.detach())
+            results.append((output.detach(), *torch.autograd.grad(output, (x, v), grad)))
+        for plain, negated in zip(*results):
+            assert torch.equal(plain, negated)
 
 
 def test_forward_mode_is_refused_not_ignored():

@@ -37,19 +37,31 @@ struct Conv2dGeometry {
   int64_t out_width() const;
 };
 
+// A geometry that was validated when this was made: the operations take no other, and validate it no more.
+class ValidConv2dGeometry {
+ public:
+  // Throws as validate(). Not explicit: who has sizes that are used once passes them as they are.
+  ValidConv2dGeometry(const Conv2dGeometry& sizes) : sizes_(sizes) { sizes_.validate(); }
+
+  const Conv2dGeometry& sizes() const { return sizes_; }
+
+ private:
+  const Conv2dGeometry sizes_;
+};
+
 // output = conv2d(input, weight) + bias. bias: out_channels values, or data == nullptr for none.
 template <class Scalar>
-void conv2d_forward(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values,
+void conv2d_forward(const Pattern& pattern, const ValidConv2dGeometry& geometry, Vector<const Scalar> values,
                     Images<const Scalar> input, Vector<const Scalar> bias, Images<Scalar> output, int num_threads);
 
 // grad_input = the gradient of a loss to the input, from grad_output, its gradient to the output.
 template <class Scalar>
-void conv2d_grad_input(const Pattern& pattern, const Conv2dGeometry& geometry, Vector<const Scalar> values,
+void conv2d_grad_input(const Pattern& pattern, const ValidConv2dGeometry& geometry, Vector<const Scalar> values,
                        Images<const Scalar> grad_output, Images<Scalar> grad_input, int num_threads);
 
 // grad_values[k] = the gradient at the k-th nonzero. No dense weight gradient is formed.
 template <class Scalar>
-void conv2d_grad_weight(const Pattern& pattern, const Conv2dGeometry& geometry, Images<const Scalar> input,
+void conv2d_grad_weight(const Pattern& pattern, const ValidConv2dGeometry& geometry, Images<const Scalar> input,
                         Images<const Scalar> grad_output, Vector<Scalar> grad_values, int num_threads);
 
 }  // namespace mpl_sparse

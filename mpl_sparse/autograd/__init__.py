@@ -3,6 +3,7 @@
 from .functions import AddmmFunction, SparseConv2dFunction
 from .library import remember_pattern
 from .operations import conv2d, linear, traced_conv2d, traced_linear
+from .team import lend_torch_threads
 
 __all__ = [
     "AddmmFunction",
@@ -13,3 +14,5 @@ __all__ = [
     "traced_conv2d",
     "traced_linear",
 ]
+
+lend_torch_threads()

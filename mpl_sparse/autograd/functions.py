@@ -42,12 +42,12 @@ def _save(ctx: Any, input: Tensor, values: Tensor, pattern: Pattern) -> None:
     needs_input, needs_values = ctx.needs_input_grad[:2]
     ctx.save_for_backward(input if needs_values else None, values if needs_input else None)
     ctx.pattern = pattern
-    # the parameter and the memory it had: pruning a layer swaps that memory
-    ctx.values, ctx.values_before = values, values.detach()
+    # the parameter and the memory it had, held so that no other gets its address: pruning a layer swaps that memory
+    ctx.values, ctx.memory, ctx.address = values, values.untyped_storage(), values.data_ptr()
 
 
 def _saved(ctx: Any) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    if ctx.values.shape != ctx.values_before.shape or ctx.values.data_ptr() != ctx.values_before.data_ptr():
+    if ctx.values.shape != (ctx.pattern.nnz,) or ctx.values.data_ptr() != ctx.address:
         raise RuntimeError(
             f"the values moved from {ctx.pattern.nnz} to {ctx.values.numel()} positions between forward and backward: "
             "prune or load a layer after backward, or run forward again"

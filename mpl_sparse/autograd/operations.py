@@ -1,9 +1,13 @@
-"""linear and conv2d for torch tensors: check the operands, then take the shortest way to the kernel."""
+"""linear and conv2d for torch tensors: the shortest way to the kernel.
+
+A call costs a few microseconds, so nothing is checked twice: the core checks what it is given before it writes
+anything, and only when a call has failed are the operands looked at again, to name the bad one in torch's terms.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Any, Optional, Tuple
+from typing import Any, Callable, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -33,13 +37,17 @@ def linear(input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Patte
     if torch.compiler.is_compiling():
         row_ptr, col_idx = _positions(pattern)
         return traced_linear(input, values, bias, row_ptr, col_idx, pattern.cols)
-    input = _checked_operands(input, values, bias)
-    check_linear(input, values, bias, pattern)
-    batch = _as_matrix(input)
-    if _differentiates(input, values, bias):
-        output = AddmmFunction.apply(batch, values, bias, pattern)
-    else:
-        output = kernels.linear_forward(batch, values, bias, pattern)
+    try:
+        if input.dtype is not values.dtype:
+            input = _checked_operands(input, values, bias)
+        batch = _as_matrix(input)
+        if _differentiates(input, values, bias):
+            output = AddmmFunction.apply(batch, values, bias, pattern)
+        else:
+            output = kernels.linear_forward(batch, values, bias, pattern)
+    except Exception:
+        _refuse_bad_operands(check_linear, input, values, bias, pattern)
+        raise
     return output if batch is input else output.view(input.shape[:-1] + (pattern.rows,))
 
 
@@ -81,14 +89,18 @@ def conv2d(
         row_ptr, col_idx = _positions(pattern)
         sizes = kernel_size, stride, padding, dilation, groups
         return traced_conv2d(input, values, bias, row_ptr, col_idx, pattern.cols, *sizes)
-    input = _checked_operands(input, values, bias)
-    images = input.unsqueeze(0) if input.dim() == 3 else input
-    check_conv2d(images, values, bias, pattern, kernel_size, groups)
-    geometry = conv2d_geometry(images.shape, pattern.rows, kernel_size, stride, padding, dilation, groups)
-    if _differentiates(input, values, bias):
-        output = SparseConv2dFunction.apply(images, values, bias, pattern, geometry)
-    else:
-        output = kernels.conv2d_forward(images, values, bias, pattern, geometry)
+    try:
+        if input.dtype is not values.dtype:
+            input = _checked_operands(input, values, bias)
+        images = input.unsqueeze(0) if input.dim() == 3 else input
+        geometry = conv2d_geometry(images.shape, pattern.rows, kernel_size, stride, padding, dilation, groups)
+        if _differentiates(input, values, bias):
+            output = SparseConv2dFunction.apply(images, values, bias, pattern, geometry)
+        else:
+            output = kernels.conv2d_forward(images, values, bias, pattern, geometry)
+    except Exception:
+        _refuse_bad_operands(_check_images, input, values, bias, pattern, kernel_size, groups)
+        raise
     return output if images is input else output.squeeze(0)
 
 
@@ -124,6 +136,20 @@ def _differentiates(input: Tensor, values: Tensor, bias: Optional[Tensor]) -> bo
         torch.is_grad_enabled()
         and (input.requires_grad or values.requires_grad or (bias is not None and bias.requires_grad))
     )
+
+
+def _refuse_bad_operands(
+    check: Callable[..., None], input: Any, values: Any, bias: Any, pattern: Pattern, *sizes: Any
+) -> None:
+    """TypeError or ValueError that names the bad operand; nothing if all of them are good."""
+    try:
+        check(_checked_operands(input, values, bias), values, bias, pattern, *sizes)
+    except (TypeError, ValueError) as error:
+        raise error from None  # the core's own error says the same in other words
+
+
+def _check_images(input: Tensor, *others: Any) -> None:
+    check_conv2d(input.unsqueeze(0) if input.dim() == 3 else input, *others)
 
 
 def _checked_operands(input: Tensor, values: Tensor, bias: Optional[Tensor]) -> Tensor:

@@ -115,7 +115,8 @@ class SparseConv2d(Sparse):
         if torch.compiler.is_compiling():
             cols = self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
             return traced_conv2d(input, self.values, self.bias, self.row_ptr, self.col_idx, cols, *sizes)
-        return conv2d(input, self.values, self.bias, self._pattern, *sizes)
+        values, bias = self._weights()
+        return conv2d(input, values, bias, self._pattern, *sizes)
 
     def to_dense(self) -> DenseConv2d:
         """The masked form: the mask is the pattern, pruned weights are 0."""

@@ -91,7 +91,8 @@ class SparseLinear(Sparse):
         """(..., in_features) -> (..., out_features)."""
         if torch.compiler.is_compiling():
             return traced_linear(input, self.values, self.bias, self.row_ptr, self.col_idx, self.in_features)
-        return linear(input, self.values, self.bias, self._pattern)
+        values, bias = self._weights()
+        return linear(input, values, bias, self._pattern)
 
     def to_dense(self) -> DenseLinear:
         """The masked form: the mask is the pattern, pruned weights are 0."""

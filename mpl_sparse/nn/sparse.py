@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Optional, Type, TypeVar
+from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -119,6 +119,14 @@ class Sparse(Prunable, nn.Module):
     def weight_shape(self) -> torch.Size:
         """The shape of the dense weight."""
         return torch.Size(self._pattern.shape)
+
+    def _weights(self) -> Tuple[Tensor, Optional[Tensor]]:
+        """`values` and `bias`, without nn.Module.__getattr__, which costs more than a small kernel."""
+        parameters = self._parameters
+        try:
+            return parameters["values"], parameters["bias"]  # type: ignore[return-value]
+        except KeyError:  # torch.nn.utils.parametrize has made the bias a property
+            return self.values, self.bias
 
     def remaining_weight(self) -> Tensor:
         """The remaining weights, detached, 1-D, in row-major order of position."""

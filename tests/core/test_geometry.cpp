@@ -46,7 +46,10 @@ constexpr Size kSizes[] = {
     {"groups", &Conv2dGeometry::groups, 1},
 };
 
-void refuses(const char* text, const Conv2dGeometry& g) { CHECK_THROWS(std::invalid_argument, text, g.validate()); }
+void refuses(const char* text, const Conv2dGeometry& g) {
+  CHECK_THROWS(std::invalid_argument, text, g.validate());
+  CHECK_THROWS(std::invalid_argument, text, mpl_sparse::ValidConv2dGeometry{g});
+}
 
 template <class Change>
 Conv2dGeometry with(Change change) {

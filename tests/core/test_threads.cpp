@@ -1,4 +1,4 @@
-// parallel_for: every task once, exceptions, nested and concurrent callers, fork.
+// parallel_for, on the pool and on a lent team: every task once, exceptions, nested and concurrent callers, fork.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -83,6 +83,78 @@ void concurrent_callers() {
   CHECK_EQ(total.load(), 800);
 }
 
+std::atomic<int> team_calls{0};
+std::atomic<unsigned> team_size{0};  // as asked for; a team may bring fewer
+unsigned team_limit = 1000;
+
+void team_of_threads(void (*work)(void*), void* data, unsigned num_threads, unsigned flags) {
+  CHECK_EQ(flags, 0u);
+  ++team_calls;
+  team_size = num_threads;
+  std::vector<std::thread> others;
+  for (unsigned i = 1; i < std::min(num_threads, team_limit); ++i) others.emplace_back([=] { work(data); });
+  work(data);
+  for (std::thread& other : others) other.join();
+}
+
+void a_lent_team() {
+  CHECK(mpl_sparse::team() == nullptr);
+  mpl_sparse::set_team(team_of_threads);
+  CHECK(mpl_sparse::team() == team_of_threads);
+  for (unsigned limit : {1000u, 1u, 2u}) {  // as inside another parallel region, or under OMP_THREAD_LIMIT
+    team_limit = limit;
+    run(1, 4);
+    run(100, 1);
+    run(0, 4);
+    CHECK_EQ(team_calls.load(), 0);  // nothing to share out
+    run(2, 4);
+    CHECK_EQ(team_calls.exchange(0), 1);
+    CHECK_EQ(team_size.load(), 4u);  // whole, though there are but two tasks
+    if (limit != 1) {
+      std::atomic<int> met{0};
+      parallel_for(2, 2, [&](int64_t) {
+        ++met;
+        while (met < 2) std::this_thread::yield();
+      });
+      CHECK_EQ(met.load(), 2);
+    }
+    exceptions();
+    nested();
+    concurrent_callers();
+    team_calls = 0;
+  }
+  team_limit = 1000;
+
+  // A caller who finds every core at work computes alone.
+  const int cores = mpl_sparse::cpu_count();
+  parallel_for(2, std::max(2, cores), [&](int64_t task) {
+    if (task == 0) CHECK_EQ(run(50, std::max(2, cores)), 1u);
+  });
+  CHECK_EQ(team_calls.exchange(0), 1);
+  run(2, 4);
+  CHECK_EQ(team_calls.exchange(0), 1);  // and one who comes later does not
+
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    checks::failures = 0;
+    CHECK(mpl_sparse::team() == nullptr);
+    run(100, 4);
+    CHECK_EQ(team_calls.load(), 0);
+    mpl_sparse::set_team(team_of_threads);  // lent to the child itself
+    run(100, 4);
+    CHECK_EQ(team_calls.load(), 1);
+    _exit(checks::failures ? 1 : 0);
+  }
+  int status = -1;
+  CHECK_EQ(waitpid(child, &status, 0), child);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(mpl_sparse::team() == team_of_threads);
+  mpl_sparse::set_team(nullptr);
+  run(2, 4);
+  CHECK_EQ(team_calls.load(), 0);
+}
+
 // A layer large enough to use threads; returns its output.
 std::vector<float> layer() {
   Random random(41);
@@ -139,6 +211,7 @@ int main() {
   exceptions();
   nested();
   concurrent_callers();
+  a_lent_team();
   fork_and_go_on();
   return checks::result();
 }

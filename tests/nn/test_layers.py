@@ -239,3 +239,43 @@ def test_refused_arguments(make, error, words):
 
 def eye(size):
     return Pattern.from_mask(torch.eye(size, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("make", [lambda: pair_of_convs({}), pair_of_linears])
+def test_every_way_of_changing_the_weights_is_seen(make):
+    """Nothing that a call needs is kept from the call before."""
+    _, sparse = make()
+    input = torch.randn((1, 4, 5, 5) if isinstance(sparse, SparseConv2d) else (1, 12))
+
+    class Doubled(nn.Module):
+        def forward(self, tensor):
+            return 2 * tensor
+
+    def step():
+        sparse(input).sum().backward()
+        torch.optim.SGD(sparse.parameters(), lr=0.1).step()
+
+    def new_memory():
+        sparse.values.data = sparse.values.detach() + 1
+
+    changes = [
+        lambda: sparse.values.data.mul_(3),
+        new_memory,
+        step,
+        lambda: sparse.prune_by_pct(0.3),
+        lambda: setattr(sparse, "values", nn.Parameter(torch.randn(sparse.num_weight))),
+        lambda: sparse.load_state_dict({name: tensor.clone() for name, tensor in make()[1].state_dict().items()}),
+        lambda: nn.utils.parametrize.register_parametrization(sparse, "bias", Doubled()),
+    ]
+    for change in changes:
+        with torch.no_grad():
+            before = sparse(input)
+        change()
+        with torch.no_grad():
+            output = sparse(input)
+            assert not torch.equal(output, before)
+            if isinstance(sparse, SparseConv2d):
+                dense, of = nn.functional.conv2d, (sparse.stride, sparse.padding, sparse.dilation, sparse.groups)
+            else:
+                dense, of = nn.functional.linear, ()
+            torch.testing.assert_close(output, dense(input, sparse.weight.to_dense(), sparse.bias, *of))
