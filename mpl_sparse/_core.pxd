@@ -56,6 +56,12 @@ cdef extern from "dlpack.h" namespace "mpl_sparse" nogil:
     DLManagedTensor* dlpack_copy_int32(const int32_t*, int64_t)
 
 
+cdef extern from "mpl_sparse/activation.h" namespace "mpl_sparse" nogil:
+    cdef enum class CppActivation "mpl_sparse::Activation":
+        none
+        relu
+
+
 cdef extern from "mpl_sparse/pattern.h" namespace "mpl_sparse" nogil:
     cdef cppclass CppPattern "mpl_sparse::Pattern":
         @staticmethod
@@ -101,7 +107,7 @@ cdef extern from "mpl_sparse/conv2d.h" namespace "mpl_sparse" nogil:
 
     void cpp_conv2d_forward "mpl_sparse::conv2d_forward" [Scalar](
         const CppPattern&, const CppValidConv2dGeometry&, Vector[const Scalar] values, Images[const Scalar] input,
-        Vector[const Scalar] bias, Images[Scalar] output, int num_threads
+        Vector[const Scalar] bias, Images[Scalar] output, int num_threads, CppActivation activation
     ) except +
     void cpp_conv2d_grad_input "mpl_sparse::conv2d_grad_input" [Scalar](
         const CppPattern&, const CppValidConv2dGeometry&, Vector[const Scalar] values, Images[const Scalar] grad_output,
@@ -116,7 +122,7 @@ cdef extern from "mpl_sparse/conv2d.h" namespace "mpl_sparse" nogil:
 cdef extern from "mpl_sparse/matmul.h" namespace "mpl_sparse" nogil:
     void cpp_linear_forward "mpl_sparse::linear_forward" [Scalar](
         const CppPattern&, Vector[const Scalar] values, Matrix[const Scalar] input, Vector[const Scalar] bias,
-        Matrix[Scalar] output, int num_threads
+        Matrix[Scalar] output, int num_threads, CppActivation activation
     ) except +
     void cpp_linear_grad_input "mpl_sparse::linear_grad_input" [Scalar](
         const CppPattern&, Vector[const Scalar] values, Matrix[const Scalar] grad_output, Matrix[Scalar] grad_input,

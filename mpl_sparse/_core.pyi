@@ -60,6 +60,7 @@ class Conv2dGeometry:
 
 # A convolution's pattern has rows = out_channels and cols = in_channels / groups * kernel_height * kernel_width.
 # Inputs and outputs are (batch, channels, height, width) of any strides; values and grad_values are (nnz,), contiguous.
+# activation, "none" or "relu", is applied to what a forward stores.
 def conv2d_forward(
     pattern: Pattern,
     geometry: Conv2dGeometry,
@@ -68,6 +69,7 @@ def conv2d_forward(
     bias: Optional[Array],
     output: Array,
     num_threads: int,
+    activation: str = "none",
 ) -> None: ...
 def conv2d_grad_input(
     pattern: Pattern,
@@ -89,7 +91,13 @@ def conv2d_grad_weight(
 # A linear layer's pattern has rows = out_features and cols = in_features.
 # Inputs and outputs are (batch, features) of any strides.
 def linear_forward(
-    pattern: Pattern, values: Array, input: Array, bias: Optional[Array], output: Array, num_threads: int
+    pattern: Pattern,
+    values: Array,
+    input: Array,
+    bias: Optional[Array],
+    output: Array,
+    num_threads: int,
+    activation: str = "none",
 ) -> None: ...
 def linear_grad_input(
     pattern: Pattern, values: Array, grad_output: Array, grad_input: Array, num_threads: int

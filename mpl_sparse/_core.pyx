@@ -281,7 +281,18 @@ cdef const CppValidConv2dGeometry* sizes_of(Conv2dGeometry geometry) except NULL
     return geometry.handle.get()
 
 
-def conv2d_forward(Pattern pattern not None, Conv2dGeometry geometry not None, values, input, bias, output, num_threads):
+cdef CppActivation activation_of(activation) except *:
+    if not isinstance(activation, str):
+        raise TypeError(f"activation must be a str, got {type(activation).__name__}")
+    if activation == "none":
+        return CppActivation.none
+    if activation == "relu":
+        return CppActivation.relu
+    raise ValueError(f"activation must be 'none' or 'relu', got {activation!r}")
+
+
+def conv2d_forward(Pattern pattern not None, Conv2dGeometry geometry not None, values, input, bias, output, num_threads,
+                   activation="none"):
     arrays = Arrays()
     cdef const CppPattern* handle = handle_of(pattern)
     cdef const CppValidConv2dGeometry* sizes = sizes_of(geometry)
@@ -290,16 +301,17 @@ def conv2d_forward(Pattern pattern not None, Conv2dGeometry geometry not None, v
     cdef const DLTensor* b = arrays.reads_optional("bias", bias, VECTOR)
     cdef const DLTensor* y = arrays.writes("output", output, IMAGES)
     cdef int threads = checked_threads(num_threads), bits = arrays.bits
+    cdef CppActivation act = activation_of(activation)
     with nogil:
         if bits == 32:
             cpp_conv2d_forward[float](
                 dereference(handle), dereference(sizes), dlpack_vector[const_float](v), dlpack_images[const_float](x),
-                dlpack_vector[const_float](b), dlpack_images[float](y), threads
+                dlpack_vector[const_float](b), dlpack_images[float](y), threads, act
             )
         else:
             cpp_conv2d_forward[double](
                 dereference(handle), dereference(sizes), dlpack_vector[const_double](v), dlpack_images[const_double](x),
-                dlpack_vector[const_double](b), dlpack_images[double](y), threads
+                dlpack_vector[const_double](b), dlpack_images[double](y), threads, act
             )
 
 
@@ -345,7 +357,7 @@ def conv2d_grad_weight(Pattern pattern not None, Conv2dGeometry geometry not Non
             )
 
 
-def linear_forward(Pattern pattern not None, values, input, bias, output, num_threads):
+def linear_forward(Pattern pattern not None, values, input, bias, output, num_threads, activation="none"):
     arrays = Arrays()
     cdef const CppPattern* handle = handle_of(pattern)
     cdef const DLTensor* v = arrays.reads("values", values, VECTOR)
@@ -353,16 +365,17 @@ def linear_forward(Pattern pattern not None, values, input, bias, output, num_th
     cdef const DLTensor* b = arrays.reads_optional("bias", bias, VECTOR)
     cdef const DLTensor* y = arrays.writes("output", output, MATRIX)
     cdef int threads = checked_threads(num_threads), bits = arrays.bits
+    cdef CppActivation act = activation_of(activation)
     with nogil:
         if bits == 32:
             cpp_linear_forward[float](
                 dereference(handle), dlpack_vector[const_float](v), dlpack_matrix[const_float](x),
-                dlpack_vector[const_float](b), dlpack_matrix[float](y), threads
+                dlpack_vector[const_float](b), dlpack_matrix[float](y), threads, act
             )
         else:
             cpp_linear_forward[double](
                 dereference(handle), dlpack_vector[const_double](v), dlpack_matrix[const_double](x),
-                dlpack_vector[const_double](b), dlpack_matrix[double](y), threads
+                dlpack_vector[const_double](b), dlpack_matrix[double](y), threads, act
             )
 
 

@@ -137,7 +137,8 @@ int64_t Conv2dGeometry::out_width() const {
 
 template <class Scalar>
 void conv2d_forward(const Pattern& pattern, const ValidConv2dGeometry& geometry, Vector<const Scalar> values,
-                    Images<const Scalar> input, Vector<const Scalar> bias, Images<Scalar> output, int num_threads) {
+                    Images<const Scalar> input, Vector<const Scalar> bias, Images<Scalar> output, int num_threads,
+                    Activation activation) {
   Conv2dGeometry g = geometry.sizes();
   check_pattern(pattern, g);
   check_values("values", values, pattern.nnz());
@@ -150,7 +151,7 @@ void conv2d_forward(const Pattern& pattern, const ValidConv2dGeometry& geometry,
   const Kernels<Scalar>& kernel = kernels<Scalar>();
   const auto plan = forward_plan(pattern, g, unit_of(kernel));
   correlate(kernel, plan->parts[0].plan, extents, {planes_of(input), g.in_height, g.in_width}, values.data, bias.data,
-            bias.stride, planes_of(output), num_threads);
+            bias.stride, planes_of(output), num_threads, activation);
 }
 
 template <class Scalar>
@@ -201,7 +202,7 @@ void conv2d_grad_weight(const Pattern& pattern, const ValidConv2dGeometry& geome
 
 #define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                         \
   template void conv2d_forward<Scalar>(const Pattern&, const ValidConv2dGeometry&, Vector<const Scalar>, Images<const Scalar>, \
-                                       Vector<const Scalar>, Images<Scalar>, int);                                             \
+                                       Vector<const Scalar>, Images<Scalar>, int, Activation);                                 \
   template void conv2d_grad_input<Scalar>(const Pattern&, const ValidConv2dGeometry&, Vector<const Scalar>,                    \
                                           Images<const Scalar>, Images<Scalar>, int);                                          \
   template void conv2d_grad_weight<Scalar>(const Pattern&, const ValidConv2dGeometry&, Images<const Scalar>,                   \

@@ -140,7 +140,8 @@ void mark_in_use(const TileShape& shape, uint8_t* in_use) {
 
 template <class Scalar>
 void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source,
-               const Scalar* values, const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads) {
+               const Scalar* values, const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads,
+               Activation activation) {
   if (extents.count() == 0 || plan.rows == 0) return;
   const int threads = threads_for(plan, extents, num_threads);
   const Tiles tiles(plan, extents);
@@ -165,7 +166,7 @@ void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extent
     });
     kernel.store({sums, stride, element(outputs, place, first), outputs.image_stride, outputs.channel_stride, outputs.row_stride,
                   outputs.col_stride, last - first, place.shape},
-                 {plan.shifts.data(), plan.num_shifts(), bias ? bias + first * bias_stride : nullptr, bias_stride});
+                 {plan.shifts.data(), plan.num_shifts(), bias ? bias + first * bias_stride : nullptr, bias_stride, activation});
   });
 }
 
@@ -209,9 +210,9 @@ void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& 
 }
 
 template void correlate<float>(const Kernels<float>&, const TilePlan&, const Extents&, const SourcePlanes<float>&, const float*,
-                               const float*, int64_t, const Planes<float>&, int);
+                               const float*, int64_t, const Planes<float>&, int, Activation);
 template void correlate<double>(const Kernels<double>&, const TilePlan&, const Extents&, const SourcePlanes<double>&,
-                                const double*, const double*, int64_t, const Planes<double>&, int);
+                                const double*, const double*, int64_t, const Planes<double>&, int, Activation);
 template void sample<float>(const Kernels<float>&, const TilePlan&, const Extents&, const SourcePlanes<float>&,
                             const Planes<const float>&, float*, int);
 template void sample<double>(const Kernels<double>&, const TilePlan&, const Extents&, const SourcePlanes<double>&,

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "mpl_sparse/activation.h"
 #include "tile_plan.h"
 
 namespace mpl_sparse {
@@ -20,10 +21,11 @@ struct SourcePlanes {
   int64_t height, width;
 };
 
-// outputs = correlation of source with the weight, plus bias[row * bias_stride] where bias is not null.
+// outputs = activation(correlation of source with the weight, plus bias[row * bias_stride] where bias is not null).
 template <class Scalar>
 void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source,
-               const Scalar* values, const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads);
+               const Scalar* values, const Scalar* bias, int64_t bias_stride, const Planes<Scalar>& outputs, int num_threads,
+               Activation activation = Activation::none);
 
 // grad_values[k] = the gradient of the k-th nonzero, from the gradient of the outputs. Overwrites all of them.
 template <class Scalar>

@@ -48,10 +48,10 @@ const Scalar* contiguous(const Scalar* data, int64_t stride, int64_t size) {
   return copy;
 }
 
-// out[row] = bias[row] + the row's nonzeros times x, in parts of about as many nonzeros each.
+// out[row] = activation(bias[row] + the row's nonzeros times x), in parts of about as many nonzeros each.
 template <class Scalar>
 void one_sample(const Pattern& pattern, const Scalar* values, const Scalar* x, const Vector<const Scalar>& bias, Scalar* out,
-                int64_t out_stride, int num_threads) {
+                int64_t out_stride, int num_threads, Activation activation = Activation::none) {
   const Kernels<Scalar>& kernel = kernels<Scalar>();
   const bool narrow = pattern.cols() <= kNarrowColumns;
   const uint16_t* narrow_columns = narrow ? pattern.plans().narrow_columns(pattern).data() : nullptr;
@@ -66,9 +66,10 @@ void one_sample(const Pattern& pattern, const Scalar* values, const Scalar* x, c
   parallel_for(parts, num_threads, [&](int64_t part) {
     const int64_t first = part == 0 ? 0 : boundary(part), last = boundary(part + 1);
     if (narrow) {
-      kernel.rows_dot_u16({row_ptr, narrow_columns, first, last}, values, x, bias.data, bias.stride, out, out_stride);
+      kernel.rows_dot_u16({row_ptr, narrow_columns, first, last, activation}, values, x, bias.data, bias.stride, out, out_stride);
     } else {
-      kernel.rows_dot_i32({row_ptr, pattern.col_idx(), first, last}, values, x, bias.data, bias.stride, out, out_stride);
+      kernel.rows_dot_i32({row_ptr, pattern.col_idx(), first, last, activation}, values, x, bias.data, bias.stride, out,
+                          out_stride);
     }
   });
 }
@@ -77,7 +78,7 @@ void one_sample(const Pattern& pattern, const Scalar* values, const Scalar* x, c
 
 template <class Scalar>
 void linear_forward(const Pattern& pattern, Vector<const Scalar> values, Matrix<const Scalar> input, Vector<const Scalar> bias,
-                    Matrix<Scalar> output, int num_threads) {
+                    Matrix<Scalar> output, int num_threads, Activation activation) {
   const int64_t batch = input.size[0];
   check_values("values", values, pattern.nnz());
   check_shape("input", input.size, {batch, pattern.cols()});
@@ -85,10 +86,10 @@ void linear_forward(const Pattern& pattern, Vector<const Scalar> values, Matrix<
   check_shape("output", output.size, {batch, pattern.rows()});
   if (batch == 1) {
     one_sample(pattern, values.data, contiguous(input.data, input.stride[1], pattern.cols()), bias, output.data, output.stride[1],
-               num_threads);
+               num_threads, activation);
   } else if (batch > 1) {
     conv2d_forward(pattern, pointwise(pattern, batch), values, as_row_of_pixels(input), bias, as_row_of_pixels(output),
-                   num_threads);
+                   num_threads, activation);
   }
 }
 
@@ -135,7 +136,7 @@ void linear_grad_weight(const Pattern& pattern, Matrix<const Scalar> input, Matr
 
 #define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                      \
   template void linear_forward<Scalar>(const Pattern&, Vector<const Scalar>, Matrix<const Scalar>, Vector<const Scalar>,    \
-                                       Matrix<Scalar>, int);                                                                \
+                                       Matrix<Scalar>, int, Activation);                                                    \
   template void linear_grad_input<Scalar>(const Pattern&, Vector<const Scalar>, Matrix<const Scalar>, Matrix<Scalar>, int); \
   template void linear_grad_weight<Scalar>(const Pattern&, Matrix<const Scalar>, Matrix<const Scalar>, Vector<Scalar>, int);
 MPL_SPARSE_INSTANTIATE(float)

@@ -115,7 +115,7 @@ def test_the_core_knows_no_torch(place):
 # inline function of it, compiled with AVX-512, could replace the ordinary one everywhere.
 INCLUDES = {
     "simd": {"simd/", "cstdint", "immintrin.h", "arm_neon.h"},
-    "kernels": {"kernels/", "cstddef", "cstdint"},
+    "kernels": {"kernels/", "cstddef", "cstdint", "mpl_sparse/activation.h"},
     "targets": {"simd/", "kernels/"},
 }
 

@@ -430,6 +430,25 @@ def test_num_threads(function, num_threads):
     assert (list(arrays.values())[-1] == UNTOUCHED).all()
 
 
+@pytest.mark.parametrize("function", [name for name in FUNCTIONS if name.endswith("forward")])
+def test_activation(function, backend):
+    plain, fused = sound(function), sound(function)
+    geometry = [conv_geometry()] if function.startswith("conv2d") else []
+    call(function, plain)
+    getattr(_core, function)(pattern_of(MASK), *geometry, *fused.values(), 1, activation="relu")
+    assert (plain["output"] < 0).any()
+    np.testing.assert_array_equal(fused["output"], np.maximum(plain["output"], 0))
+    for activation, exception, message in [
+        ("gelu", ValueError, "activation must be 'none' or 'relu', got 'gelu'"),
+        (True, TypeError, "activation must be a str, got bool"),
+        (None, TypeError, "activation must be a str, got NoneType"),
+    ]:
+        arrays = sound(function)
+        with pytest.raises(exception, match=message):
+            getattr(_core, function)(pattern_of(MASK), *geometry, *arrays.values(), 1, activation)
+        assert (arrays["output"] == UNTOUCHED).all()
+
+
 @every_function
 def test_pattern_and_geometry_are_of_their_types(function):
     arrays = list(sound(function).values())

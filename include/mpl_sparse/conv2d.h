@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "mpl_sparse/activation.h"
 #include "mpl_sparse/pattern.h"
 #include "mpl_sparse/tensor.h"
 
@@ -49,10 +50,11 @@ class ValidConv2dGeometry {
   const Conv2dGeometry sizes_;
 };
 
-// output = conv2d(input, weight) + bias. bias: out_channels values, or data == nullptr for none.
+// output = activation(conv2d(input, weight) + bias). bias: out_channels values, or data == nullptr for none.
 template <class Scalar>
 void conv2d_forward(const Pattern& pattern, const ValidConv2dGeometry& geometry, Vector<const Scalar> values,
-                    Images<const Scalar> input, Vector<const Scalar> bias, Images<Scalar> output, int num_threads);
+                    Images<const Scalar> input, Vector<const Scalar> bias, Images<Scalar> output, int num_threads,
+                    Activation activation = Activation::none);
 
 // grad_input = the gradient of a loss to the input, from grad_output, its gradient to the output.
 template <class Scalar>

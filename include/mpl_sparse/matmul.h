@@ -4,15 +4,17 @@
 // overlap an input or itself. Throws std::invalid_argument, naming the argument, before anything is written.
 #pragma once
 
+#include "mpl_sparse/activation.h"
 #include "mpl_sparse/pattern.h"
 #include "mpl_sparse/tensor.h"
 
 namespace mpl_sparse {
 
-// output (batch, out_features) = input (batch, in_features) * W^T + bias. bias: out_features values, or data == nullptr for none.
+// output (batch, out_features) = activation(input (batch, in_features) * W^T + bias). bias: out_features values, or data ==
+// nullptr for none.
 template <class Scalar>
 void linear_forward(const Pattern& pattern, Vector<const Scalar> values, Matrix<const Scalar> input, Vector<const Scalar> bias,
-                    Matrix<Scalar> output, int num_threads);
+                    Matrix<Scalar> output, int num_threads, Activation activation = Activation::none);
 
 // grad_input (batch, in_features) = grad_output (batch, out_features) * W.
 template <class Scalar>

@@ -23,8 +23,10 @@ def memory_format(images: Tensor) -> torch.memory_format:
     return torch.channels_last
 
 
-def linear_forward(input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern) -> Tensor:
-    """(batch, cols) -> (batch, rows)."""
+def linear_forward(
+    input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern, activation: str = "none"
+) -> Tensor:
+    """(batch, cols) -> (batch, rows); `activation` ("none" or "relu") is applied to what is stored."""
     output = input.new_empty(input.shape[0], pattern.rows)
     _core.linear_forward(
         pattern.handle,
@@ -33,6 +35,7 @@ def linear_forward(input: Tensor, values: Tensor, bias: Optional[Tensor], patter
         None if bias is None else to_dlpack(bias.resolve_neg()),
         to_dlpack(output),
         torch.get_num_threads(),
+        activation,
     )
     return output
 
@@ -64,9 +67,17 @@ def linear_grad_values(input: Tensor, grad_output: Tensor, pattern: Pattern) -> 
 
 
 def conv2d_forward(
-    input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern, geometry: _core.Conv2dGeometry
+    input: Tensor,
+    values: Tensor,
+    bias: Optional[Tensor],
+    pattern: Pattern,
+    geometry: _core.Conv2dGeometry,
+    activation: str = "none",
 ) -> Tensor:
-    """(batch, in_channels, ...) -> (batch, out_channels, out_height, out_width), in the input's memory format."""
+    """(batch, in_channels, ...) -> (batch, out_channels, out_height, out_width), in the input's memory format.
+
+    `activation` ("none" or "relu") is applied to what is stored.
+    """
     output = torch.empty(  # sizes one by one: torch reads a tuple of them half a microsecond slower
         input.shape[0],
         pattern.rows,
@@ -83,6 +94,7 @@ def conv2d_forward(
         None if bias is None else to_dlpack(bias.resolve_neg()),
         to_dlpack(output),
         torch.get_num_threads(),
+        activation,
     )
     return output
 

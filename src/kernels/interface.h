@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "mpl_sparse/activation.h"
+
 namespace mpl_sparse {
 
 // A run of packed elements along one axis. Element e reads source index (tile_start + first + e) * step + phase.
@@ -61,13 +63,15 @@ struct TileJob {
   TileShape shape;
 };
 
-// How an output comes from the sums of its channel: from the tile of shift s, shifts[s] places later; then the bias is added.
+// How an output comes from the sums of its channel: from the tile of shift s, shifts[s] places later; then the bias is added and
+// the activation applied.
 template <class Scalar>
 struct Epilogue {
   const int64_t* shifts;
   int64_t num_shifts;
   const Scalar* bias;  // may be null
   int64_t bias_stride;
+  Activation activation;
 };
 
 // The nonzeros of consecutive rows inside one block, those of a row grouped by shift. Group (r, s) has the entries
@@ -89,6 +93,7 @@ struct RowsJob {
   const int32_t* row_ptr;
   const Index* col_idx;
   int64_t row_begin, row_end;
+  Activation activation = Activation::none;
 };
 
 constexpr int kMostSampleVectors = 64;  // sums of dot products stay in registers, so tiles may be wide
@@ -112,7 +117,7 @@ struct Kernels {
                  int64_t grad_stride, const uint8_t* in_use, Scalar* grad_values);
   // values: from the order of the entries to their places. scratch: as many as a row has in the block
   void (*order_values)(const BlockRows& block, Scalar* values, Scalar* scratch);
-  // out[r * out_stride] = bias[r] + sum over the row's nonzeros of values[k] * x[col_idx[k]]; bias may be null
+  // out[r * out_stride] = activation(bias[r] + sum over the row's nonzeros of values[k] * x[col_idx[k]]); bias may be null
   void (*rows_dot_u16)(const RowsJob<Scalar, uint16_t>& job, const Scalar* values, const Scalar* x, const Scalar* bias,
                        int64_t bias_stride, Scalar* out, int64_t out_stride);
   void (*rows_dot_i32)(const RowsJob<Scalar, int32_t>& job, const Scalar* values, const Scalar* x, const Scalar* bias,

@@ -1,6 +1,7 @@
 // A linear layer on one sample: each row's nonzeros against gathered elements of the input.
 #pragma once
 
+#include "kernels/activate.h"
 #include "kernels/interface.h"
 
 namespace mpl_sparse {
@@ -28,7 +29,7 @@ void rows_dot(const RowsJob<typename V::scalar, Index>& job, const typename V::s
       acc1 = V::fma(V::load_partial(values + k, rest), V::gather_partial(x, job.col_idx + k, rest), acc1);
     }
     const typename V::scalar sum = V::sum(V::add(acc0, acc1));
-    out[row * out_stride] = bias ? bias[row * bias_stride] + sum : sum;
+    out[row * out_stride] = activate(job.activation, bias ? bias[row * bias_stride] + sum : sum);
   }
 }
 

@@ -1,6 +1,7 @@
 // Copies between flat tiles and strided images: results out, gradients in.
 #pragma once
 
+#include "kernels/activate.h"
 #include "kernels/interface.h"
 #include "kernels/pack.h"
 
@@ -34,25 +35,27 @@ inline Scalar bias_of(const Epilogue<Scalar>& epilogue, int64_t channel) {
 }
 
 // One output, or a vector of them.
-template <class Scalar>
+template <Activation activation, class Scalar>
 inline Scalar output(const Epilogue<Scalar>& epilogue, const Scalar* from, int64_t flat_stride, Scalar bias) {
   Scalar sum = from[epilogue.shifts[0]];
   for (int64_t s = 1; s < epilogue.num_shifts; ++s) sum += from[s * flat_stride + epilogue.shifts[s]];
-  return sum + bias;
+  return activate<activation>(sum + bias);
 }
 
-template <class V>
+template <class V, Activation activation>
 inline typename V::reg outputs(const Epilogue<typename V::scalar>& epilogue, const typename V::scalar* from, int64_t flat_stride,
                                typename V::reg bias) {
   typename V::reg sum = V::load(from + epilogue.shifts[0]);
   for (int64_t s = 1; s < epilogue.num_shifts; ++s) {
     sum = V::add(sum, V::load(from + s * flat_stride + epilogue.shifts[s]));
   }
-  return V::add(sum, bias);
+  sum = V::add(sum, bias);
+  return activation == Activation::relu ? V::relu(sum) : sum;
 }
 
-template <class V>
-void store(const TileJob<const typename V::scalar, typename V::scalar>& job, const Epilogue<typename V::scalar>& epilogue) {
+template <class V, Activation activation>
+void store_activated(const TileJob<const typename V::scalar, typename V::scalar>& job,
+                     const Epilogue<typename V::scalar>& epilogue) {
   using Scalar = typename V::scalar;
   const int64_t channel_flat = epilogue.num_shifts * job.flat_stride;
   if (job.channel_stride == 1 && job.col_stride != 1) {
@@ -62,7 +65,7 @@ void store(const TileJob<const typename V::scalar, typename V::scalar>& job, con
           const Scalar* from = job.flat + first * channel_flat + flat + c;
           Scalar* to = job.outer + outer + c * job.col_stride + first;
           for (int64_t i = 0; i < count; ++i) {
-            to[i] = output(epilogue, from + i * channel_flat, job.flat_stride, bias_of(epilogue, first + i));
+            to[i] = output<activation>(epilogue, from + i * channel_flat, job.flat_stride, bias_of(epilogue, first + i));
           }
         }
       });
@@ -76,16 +79,30 @@ void store(const TileJob<const typename V::scalar, typename V::scalar>& job, con
       const Scalar* from = job.flat + channel * channel_flat + flat;
       Scalar* to = job.outer + channel * job.channel_stride + outer;
       if (job.col_stride != 1) {
-        for (int64_t c = 0; c < job.shape.cols; ++c) to[c * job.col_stride] = output(epilogue, from + c, job.flat_stride, add);
+        for (int64_t c = 0; c < job.shape.cols; ++c) {
+          to[c * job.col_stride] = output<activation>(epilogue, from + c, job.flat_stride, add);
+        }
         return;
       }
       int64_t c = 0;
-      for (; c + V::lanes <= job.shape.cols; c += V::lanes)
-        V::store(to + c, outputs<V>(epilogue, from + c, job.flat_stride, add_all));
+      for (; c + V::lanes <= job.shape.cols; c += V::lanes) {
+        V::store(to + c, outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all));
+      }
       if (c < job.shape.cols) {
-        V::store_partial(to + c, outputs<V>(epilogue, from + c, job.flat_stride, add_all), static_cast<int>(job.shape.cols - c));
+        V::store_partial(to + c, outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all),
+                         static_cast<int>(job.shape.cols - c));
       }
     });
+  }
+}
+
+template <class V>
+void store(const TileJob<const typename V::scalar, typename V::scalar>& job, const Epilogue<typename V::scalar>& epilogue) {
+  switch (epilogue.activation) {
+    case Activation::none:
+      return store_activated<V, Activation::none>(job, epilogue);
+    case Activation::relu:
+      return store_activated<V, Activation::relu>(job, epilogue);
   }
 }
 

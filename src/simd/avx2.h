@@ -28,6 +28,8 @@ struct Vec<float> {
   static void store(float* p, reg r) { _mm256_storeu_ps(p, r); }
   static reg fma(reg a, reg b, reg c) { return _mm256_fmadd_ps(a, b, c); }
   static reg add(reg a, reg b) { return _mm256_add_ps(a, b); }
+  // x where it is not below zero, else zero: NaN and -0.0 stay
+  static reg relu(reg x) { return _mm256_and_ps(_mm256_cmp_ps(x, zero(), _CMP_NLT_UQ), x); }
   static float sum(reg r) {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(r), _mm256_extractf128_ps(r, 1));
     half = _mm_add_ps(half, _mm_movehl_ps(half, half));
@@ -65,6 +67,7 @@ struct Vec<double> {
   static void store(double* p, reg r) { _mm256_storeu_pd(p, r); }
   static reg fma(reg a, reg b, reg c) { return _mm256_fmadd_pd(a, b, c); }
   static reg add(reg a, reg b) { return _mm256_add_pd(a, b); }
+  static reg relu(reg x) { return _mm256_and_pd(_mm256_cmp_pd(x, zero(), _CMP_NLT_UQ), x); }
   static double sum(reg r) {
     __m128d half = _mm_add_pd(_mm256_castpd256_pd128(r), _mm256_extractf128_pd(r, 1));
     return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));

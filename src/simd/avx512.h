@@ -27,6 +27,8 @@ struct Vec<float> {
   static void store(float* p, reg r) { _mm512_storeu_ps(p, r); }
   static reg fma(reg a, reg b, reg c) { return _mm512_fmadd_ps(a, b, c); }
   static reg add(reg a, reg b) { return _mm512_add_ps(a, b); }
+  // x where it is not below zero, else zero: NaN and -0.0 stay
+  static reg relu(reg x) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, zero(), _CMP_NLT_UQ), x); }
   static float sum(reg r) { return _mm512_reduce_add_ps(r); }
   // sums[i] = the sum of r[i], for eight vectors
   static void sum_each(const reg* r, float* sums) {
@@ -70,6 +72,7 @@ struct Vec<double> {
   static void store(double* p, reg r) { _mm512_storeu_pd(p, r); }
   static reg fma(reg a, reg b, reg c) { return _mm512_fmadd_pd(a, b, c); }
   static reg add(reg a, reg b) { return _mm512_add_pd(a, b); }
+  static reg relu(reg x) { return _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(x, zero(), _CMP_NLT_UQ), x); }
   static double sum(reg r) { return _mm512_reduce_add_pd(r); }
   static void sum_each(const reg* r, double* sums) {
     for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);

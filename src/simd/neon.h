@@ -34,6 +34,8 @@ struct Vec<float> {
   static void store(float* p, reg r) { vst1q_f32(p, r); }
   static reg fma(reg a, reg b, reg c) { return vfmaq_f32(c, a, b); }
   static reg add(reg a, reg b) { return vaddq_f32(a, b); }
+  // x where it is not below zero, else zero: NaN and -0.0 stay
+  static reg relu(reg x) { return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x), vcltq_f32(x, zero()))); }
   static float sum(reg r) {
     const float32x2_t half = vadd_f32(vget_low_f32(r), vget_high_f32(r));
     return vget_lane_f32(vpadd_f32(half, half), 0);
@@ -72,6 +74,7 @@ struct Vec<double> {
   static void store(double* p, reg r) { vst1q_f64(p, r); }
   static reg fma(reg a, reg b, reg c) { return vfmaq_f64(c, a, b); }
   static reg add(reg a, reg b) { return vaddq_f64(a, b); }
+  static reg relu(reg x) { return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(x), vcltq_f64(x, zero()))); }
   static double sum(reg r) { return vaddvq_f64(r); }
   static void sum_each(const reg* r, double* sums) {
     for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);

@@ -26,6 +26,11 @@ struct PortableVec {
   static void store(Scalar* p, reg r) { __builtin_memcpy(p, &r, sizeof r); }
   static reg fma(reg a, reg b, reg c) { return a * b + c; }
   static reg add(reg a, reg b) { return a + b; }
+  // x where it is not below zero, else zero: NaN and -0.0 stay
+  static reg relu(reg x) {
+    for (int i = 0; i < lanes; ++i) x[i] = x[i] < 0 ? 0 : x[i];
+    return x;
+  }
   static Scalar sum(reg r) {
     Scalar total = r[0];
     for (int i = 1; i < lanes; ++i) total += r[i];

@@ -47,9 +47,9 @@ struct Conv {
     grad_output.fill(random);
   }
 
-  void forward(int threads, bool with_bias = true) {
+  void forward(int threads, bool with_bias = true, Activation activation = Activation::none) {
     conv2d_forward<Scalar>(*pattern, g, vector_in(values), images_in(input), with_bias ? vector_in(bias) : Vector<const Scalar>{},
-                           images_out(output), threads);
+                           images_out(output), threads, activation);
   }
   void backward_input(int threads) {
     conv2d_grad_input<Scalar>(*pattern, g, vector_in(values), images_in(grad_output), images_out(grad_input), threads);
@@ -64,7 +64,10 @@ struct Conv {
     backward_input(threads);
     backward_weight(threads);
     const Dense<Scalar> dense(*pattern, values.values());
-    bool right = check_agrees("output", output, expected_forward(g, dense, input, with_bias ? &bias : nullptr, output));
+    const std::vector<Sum> expected = expected_forward(g, dense, input, with_bias ? &bias : nullptr, output);
+    bool right = check_agrees("output", output, expected);
+    forward(threads, with_bias, Activation::relu);
+    right = check_agrees("relu of output", output, through_relu(expected)) && right;
     right = check_agrees("grad_input", grad_input, expected_grad_input(g, dense, grad_output, grad_input)) && right;
     right = check_agrees("grad_values", grad_values, expected_grad_weight(g, dense, input, grad_output)) && right;
     if (!right) {
@@ -301,6 +304,25 @@ void not_finite_examples() {
   CHECK_EQ(conv.grad_values.memory[1], before);
 }
 
+// What torch.relu does to the numbers that are not like others. No nonzeros: the outputs are the biases.
+template <class Scalar>
+void relu_of_special_numbers() {
+  Random random(14);
+  for (Layout layout : {Layout::contiguous, Layout::channels_last, Layout::scattered}) {
+    Conv<Scalar> conv(geometry(2, 3, 5, 9, 6, 1, 1), 0, layout, random);
+    const double biases[] = {kNan, -0.0, -kInfinity, kInfinity, -1, 2};
+    for (int64_t channel = 0; channel < 6; ++channel) conv.bias.at({channel}) = static_cast<Scalar>(biases[channel]);
+    conv.forward(1, true, Activation::relu);
+    conv.output.each([&](const auto& i) {
+      const Scalar y = conv.output.at(i);
+      const bool positive_zero = y == 0 && !std::signbit(y);
+      const bool right[] = {std::isnan(y), positive_zero, positive_zero, y == static_cast<Scalar>(kInfinity),
+                            positive_zero, y == 2};
+      CHECK(right[i[1]]);
+    });
+  }
+}
+
 // Refusals name the argument, and nothing is written before them.
 void refusals() {
   Random random(12);
@@ -375,6 +397,8 @@ int main() {
   not_finite<float>(10);
   not_finite<double>(100);
   not_finite_examples();
+  relu_of_special_numbers<float>();
+  relu_of_special_numbers<double>();
   broadcast_input();
   return checks::result();
 }

@@ -34,9 +34,13 @@ struct Linear {
     grad_output.fill(random);
   }
 
-  void run(int threads, bool with_bias = true) {
+  void forward(int threads, bool with_bias, Activation activation) {
     linear_forward<Scalar>(*pattern, vector_in(values), matrix_in(input), with_bias ? vector_in(bias) : Vector<const Scalar>{},
-                           matrix_out(output), threads);
+                           matrix_out(output), threads, activation);
+  }
+
+  void run(int threads, bool with_bias = true) {
+    forward(threads, with_bias, Activation::none);
     linear_grad_input<Scalar>(*pattern, vector_in(values), matrix_in(grad_output), matrix_out(grad_input), threads);
     linear_grad_weight<Scalar>(*pattern, matrix_in(input), matrix_in(grad_output), vector_out(grad_values), threads);
   }
@@ -57,6 +61,8 @@ struct Linear {
       }
     }
     bool right = check_agrees("output", output, y);
+    forward(threads, with_bias, Activation::relu);
+    right = check_agrees("relu of output", output, through_relu(y)) && right;
     right = check_agrees("grad_input", grad_input, gx) && right;
     right = check_agrees("grad_values", grad_values, dense.stored(gw)) && right;
     if (!right) {
