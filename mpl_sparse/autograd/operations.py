@@ -23,8 +23,10 @@ __all__ = ["conv2d", "linear", "traced_conv2d", "traced_linear"]
 _FLOATS = (torch.float32, torch.float64)
 
 
-def linear(input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern) -> Tensor:
-    """`input @ W.T + bias` for the sparse matrix W of `pattern` and `values`; differentiable once.
+def linear(input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern, activation: str = "none") -> Tensor:
+    """`activation(input @ W.T + bias)` for the sparse matrix W of `pattern` and `values`; differentiable once.
+
+    `activation` is "none" or "relu": in the kernel where no gradient is asked for, else torch.relu after it.
 
     Shape:
         input (..., cols), values (nnz,), bias (rows,) or None; output (..., rows).
@@ -36,15 +38,15 @@ def linear(input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Patte
     """
     if torch.compiler.is_compiling():
         row_ptr, col_idx = _positions(pattern)
-        return traced_linear(input, values, bias, row_ptr, col_idx, pattern.cols)
+        return traced_linear(input, values, bias, row_ptr, col_idx, pattern.cols, activation)
     try:
         if input.dtype is not values.dtype:
             input = _checked_operands(input, values, bias)
         batch = _as_matrix(input)
         if _differentiates(input, values, bias):
-            output = AddmmFunction.apply(batch, values, bias, pattern)
+            output = _activated(AddmmFunction.apply(batch, values, bias, pattern), activation)
         else:
-            output = kernels.linear_forward(batch, values, bias, pattern)
+            output = kernels.linear_forward(batch, values, bias, pattern, activation)
     except Exception:
         _refuse_bad_operands(check_linear, input, values, bias, pattern)
         raise
@@ -52,12 +54,18 @@ def linear(input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Patte
 
 
 def traced_linear(
-    input: Tensor, values: Tensor, bias: Optional[Tensor], row_ptr: Tensor, col_idx: Tensor, cols: int
+    input: Tensor,
+    values: Tensor,
+    bias: Optional[Tensor],
+    row_ptr: Tensor,
+    col_idx: Tensor,
+    cols: int,
+    activation: str = "none",
 ) -> Tensor:
     """`linear` as the op torch.ops.mpl_sparse.linear, for code that torch.compile or torch.export traces."""
     input = _checked_operands(input, values, bias)
     batch = _as_matrix(input)
-    output = library.linear(batch, values, bias, row_ptr, col_idx, cols)
+    output = _activated(library.linear(batch, values, bias, row_ptr, col_idx, cols), activation)
     return output if input.dim() == 2 else output.view(input.shape[:-1] + output.shape[1:])
 
 
@@ -71,10 +79,12 @@ def conv2d(
     padding: Pads,
     dilation: Pair,
     groups: int,
+    activation: str = "none",
 ) -> Tensor:
     """Convolution of images with the sparse weight of `pattern` and `values`; differentiable once.
 
     `padding` is (top, bottom, left, right), as `geometry.pads` gives it.
+    `activation` is "none" or "relu": in the kernel where no gradient is asked for, else torch.relu after it.
 
     Shape:
         input (batch, in_channels, height, width) or (in_channels, height, width), values (nnz,), bias (rows,) or None;
@@ -88,16 +98,16 @@ def conv2d(
     if torch.compiler.is_compiling():
         row_ptr, col_idx = _positions(pattern)
         sizes = kernel_size, stride, padding, dilation, groups
-        return traced_conv2d(input, values, bias, row_ptr, col_idx, pattern.cols, *sizes)
+        return traced_conv2d(input, values, bias, row_ptr, col_idx, pattern.cols, *sizes, activation)
     try:
         if input.dtype is not values.dtype:
             input = _checked_operands(input, values, bias)
         images = input.unsqueeze(0) if input.dim() == 3 else input
         geometry = conv2d_geometry(images.shape, pattern.rows, kernel_size, stride, padding, dilation, groups)
         if _differentiates(input, values, bias):
-            output = SparseConv2dFunction.apply(images, values, bias, pattern, geometry)
+            output = _activated(SparseConv2dFunction.apply(images, values, bias, pattern, geometry), activation)
         else:
-            output = kernels.conv2d_forward(images, values, bias, pattern, geometry)
+            output = kernels.conv2d_forward(images, values, bias, pattern, geometry, activation)
     except Exception:
         _refuse_bad_operands(_check_images, input, values, bias, pattern, kernel_size, groups)
         raise
@@ -116,6 +126,7 @@ def traced_conv2d(
     padding: Pads,
     dilation: Pair,
     groups: int,
+    activation: str = "none",
 ) -> Tensor:
     """`conv2d` as the op torch.ops.mpl_sparse.conv2d, for code that torch.compile or torch.export traces."""
     input = _checked_operands(input, values, bias)
@@ -123,7 +134,16 @@ def traced_conv2d(
     output = library.conv2d(
         images, values, bias, row_ptr, col_idx, cols, kernel_size, stride, padding, dilation, groups
     )
+    output = _activated(output, activation)
     return output.squeeze(0) if input.dim() == 3 else output
+
+
+def _activated(output: Tensor, activation: str) -> Tensor:
+    if activation == "none":
+        return output
+    if activation == "relu":
+        return torch.relu(output)
+    raise ValueError(f"activation must be 'none' or 'relu', got {activation!r}")
 
 
 def _as_matrix(input: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from .conv2d import DenseConv2d, SparseConv2d
 from .convert import prunable, prunable_layers, to_dense, to_sparse
+from .fusion import Folded, fuse
 from .linear import DenseLinear, SparseLinear
 from .prunable_layer import Prunable, check_pct, check_rank, check_threshold
 from .values import carry, pattern_of
@@ -9,6 +10,7 @@ from .values import carry, pattern_of
 __all__ = [
     "DenseConv2d",
     "DenseLinear",
+    "Folded",
     "Prunable",
     "SparseConv2d",
     "SparseLinear",
@@ -16,6 +18,7 @@ __all__ = [
     "check_pct",
     "check_rank",
     "check_threshold",
+    "fuse",
     "pattern_of",
     "prunable",
     "prunable_layers",

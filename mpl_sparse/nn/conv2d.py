@@ -114,12 +114,14 @@ class SparseConv2d(Sparse):
         sizes = self.kernel_size, self.stride, (top, bottom, left, right), self.dilation, self.groups
         if torch.compiler.is_compiling():
             cols = self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
-            return traced_conv2d(input, self.values, self.bias, self.row_ptr, self.col_idx, cols, *sizes)
+            return traced_conv2d(
+                input, self.values, self.bias, self.row_ptr, self.col_idx, cols, *sizes, self.activation
+            )
         values, bias = self._weights()
-        return conv2d(input, values, bias, self._pattern, *sizes)
+        return conv2d(input, values, bias, self._pattern, *sizes, self.activation)
 
     def to_dense(self) -> DenseConv2d:
-        """The masked form: the mask is the pattern, pruned weights are 0."""
+        """The masked form: the mask is the pattern, pruned weights are 0. ValueError if an activation is fused."""
         return self._densified(DenseConv2d)
 
     def extra_repr(self) -> str:
@@ -132,4 +134,5 @@ class SparseConv2d(Sparse):
             text += f", groups={self.groups}"
         if self.padding_mode != "zeros":
             text += f", padding_mode={self.padding_mode}"
-        return text + f", bias={self.bias is not None}"
+        text += f", bias={self.bias is not None}"
+        return text if self.activation == "none" else text + f", activation={self.activation}"

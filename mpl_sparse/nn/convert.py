@@ -31,7 +31,7 @@ def prunable(model: nn.Module) -> nn.Module:
         TypeError: `model` is not an nn.Module.
         ValueError: a layer's weight is made by a hook (torch.nn.utils.prune, weight_norm); the model stays as it is.
     """
-    _check_module(model)
+    check_module(model)
     converted = {module: _MASKED[type(module)](module) for module in model.modules() if type(module) in _MASKED}
     for parent in list(model.modules()):
         for name, child in parent._modules.items():
@@ -46,7 +46,7 @@ def prunable_layers(model: nn.Module) -> List[Tuple[str, Any]]:
     Raises:
         TypeError: `model` is not an nn.Module.
     """
-    _check_module(model)
+    check_module(model)
     return [(name, module) for name, module in model.named_modules() if isinstance(module, Prunable)]
 
 
@@ -59,7 +59,7 @@ def to_sparse(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: `model` is not an nn.Module.
     """
-    _check_module(model)
+    check_module(model)
     owners: Dict[Any, Set[nn.Module]] = collections.defaultdict(set)
     for module in model.modules():
         for parameter in module._parameters.values():
@@ -81,14 +81,15 @@ def to_dense(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: `model` is not an nn.Module.
+        ValueError: `fuse` has made an activation a part of one of its layers.
     """
-    _check_module(model)
+    check_module(model)
     replaced = {
         id(module): module.to_dense() for module in model.modules() if isinstance(module, (SparseConv2d, SparseLinear))
     }
     return copy.deepcopy(model, replaced)
 
 
-def _check_module(model: Any) -> None:
+def check_module(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")

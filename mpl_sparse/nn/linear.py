@@ -90,14 +90,16 @@ class SparseLinear(Sparse):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
         if torch.compiler.is_compiling():
-            return traced_linear(input, self.values, self.bias, self.row_ptr, self.col_idx, self.in_features)
+            cols = self.in_features
+            return traced_linear(input, self.values, self.bias, self.row_ptr, self.col_idx, cols, self.activation)
         values, bias = self._weights()
-        return linear(input, values, bias, self._pattern)
+        return linear(input, values, bias, self._pattern, self.activation)
 
     def to_dense(self) -> DenseLinear:
-        """The masked form: the mask is the pattern, pruned weights are 0."""
+        """The masked form: the mask is the pattern, pruned weights are 0. ValueError if an activation is fused."""
         return self._densified(DenseLinear)
 
     def extra_repr(self) -> str:
         """The arguments as nn.Linear prints them."""
-        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        text = f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        return text if self.activation == "none" else text + f", activation={self.activation}"

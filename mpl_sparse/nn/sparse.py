@@ -32,8 +32,11 @@ class Sparse(Prunable, nn.Module):
 
     The pattern is the truth. The persistent buffers `row_ptr` and `col_idx` are its copies, for state_dict and export.
     A new pattern replaces the memory of `values` inside the same Parameter, so an optimizer never holds a stale one.
+
+    `activation` is "none", or "relu" where `mpl_sparse.fuse` has made relu a part of the layer.
     """
 
+    activation: str = "none"
     values: nn.Parameter
     bias: Optional[nn.Parameter]
     row_ptr: Tensor
@@ -140,6 +143,10 @@ class Sparse(Prunable, nn.Module):
         self.pattern = self._pattern.keep(kept.cpu().numpy())
 
     def _densified(self, cls: Type[Dense]) -> Dense:
+        if self.activation != "none":
+            raise ValueError(
+                f"a layer with activation={self.activation} has no dense form: convert the model that was given to fuse"
+            )
         dense = cls.__new__(cls)
         take_settings(dense, copied_settings(self))
         mask = self.mask
