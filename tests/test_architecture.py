@@ -173,7 +173,7 @@ assert np.array_equal(mpl_sparse.functional.linear(np.ones((1, 5)), np.ones(20),
 
 
 @pytest.mark.parametrize(
-    "name", ["nn", "optim", "models", "pruning", "prunable", "to_sparse", "summary", "prune_by_pct"]
+    "name", ["nn", "optim", "models", "pruning", "prunable", "to_sparse", "fuse", "summary", "prune_by_pct"]
 )
 def test_what_needs_torch_says_so(name):
     python(

@@ -122,8 +122,13 @@ def is_rewritable(module: nn.Module, graphs: List[fx.Graph]) -> bool:
     methods = _methods(module)
     if methods is None or any(not name.startswith("_") and name != "forward" for name in methods):
         return False
-    # a graph knows no autocast and no no_grad
-    return not any(isinstance(node, ast.With) for defs in methods.values() for each in defs for node in ast.walk(each))
+    return not any(_is_lost(each) for name, defs in methods.items() if name != "__init__" for each in defs)
+
+
+def _is_lost(method: ast.FunctionDef) -> bool:
+    """Whether it does what a graph does not show: no_grad or autocast around its code, attributes that it sets."""
+    stores = (node for node in ast.walk(method) if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store))
+    return bool(method.decorator_list) or any(stores) or any(isinstance(node, ast.With) for node in ast.walk(method))
 
 
 def _tensors(module: nn.Module) -> Set[str]:
@@ -155,7 +160,7 @@ def children_only_called(module: nn.Module) -> Set[str]:
     Such a child's own forward is all that happens to it and to what it holds. Empty when the source cannot tell.
     """
     methods = None if _is_of_torch(module) or "forward" in vars(module) else _methods(module)
-    if methods is None or isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+    if methods is None or isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)) or _keeps_modules(module):
         return set()
     only_called, reached, queue = set(module._modules), {"forward"}, ["forward"]
     while queue:
@@ -176,6 +181,17 @@ def children_only_called(module: nn.Module) -> Set[str]:
                     reached.add(name)
                     queue.append(name)
     return only_called
+
+
+def _keeps_modules(module: nn.Module) -> bool:
+    """Whether an attribute of it may hold modules under another name than theirs."""
+    tables = (value for name, value in vars(module).items() if name != "_modules")
+    kept = (value.values() if isinstance(value, dict) else value for value in tables)
+    return any(isinstance(each, nn.Module) for value in kept if _is_collection(value) for each in value)
+
+
+def _is_collection(value: Any) -> bool:
+    return isinstance(value, (list, tuple, set, type({}.values())))
 
 
 def _is_name(node: Any, name: str) -> bool:

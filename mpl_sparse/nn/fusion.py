@@ -65,9 +65,10 @@ def fuse(model: nn.Module) -> nn.Module:
     the kernel), and under torch.compile and torch.export.
 
     Left alone is what cannot be known to be equal: a layer, batch norm or ReLU that is called in several places, whose
-    value has another use, that has hooks, or that a branch may skip; a batch norm without running
-    statistics; subclasses of these layers. Of a forward that torch.fx cannot trace, only children that it merely calls
-    are looked into, so that an nn.Sequential inside it is fused still. Calling it again changes nothing.
+    value has another use, that has hooks, or that a branch may skip; a batch norm without running statistics;
+    subclasses of these layers; a chain that begins in one module's forward and ends in another's. Of a forward that
+    torch.fx cannot trace, only children that it merely calls are looked into: an nn.Sequential among them is fused
+    still. Fusing a fused model changes nothing.
 
     Raises:
         TypeError: `model` is not an nn.Module.
@@ -76,7 +77,8 @@ def fuse(model: nn.Module) -> nn.Module:
     check_module(model)
     for name, module in model.named_modules():
         if module.training:
-            raise ValueError(f"model must be in eval mode, but {name or 'it'!r} is in training mode: call model.eval()")
+            which = f"its part {name!r}" if name else "it"
+            raise ValueError(f"model must be in eval mode, but {which} is in training mode: call model.eval()")
     plan = _Plan(copy.deepcopy(model))  # tracing runs forwards, which may leave something behind
     return _carry_out(plan, copy.deepcopy(model)).requires_grad_(False)
 
@@ -106,7 +108,7 @@ class _Plan:
 
     def _look(self, module: nn.Module) -> Optional[List[fx.Graph]]:
         """The module's graphs, after noting which modules they call and which they use in other ways."""
-        if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        if type(module) in (nn.ModuleList, nn.ModuleDict):
             return None  # they call nothing
         graphs = traces(module)
         if graphs is None:

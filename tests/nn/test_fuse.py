@@ -381,9 +381,20 @@ class Walks(OnlyCalls):
         return x
 
 
-@pytest.mark.parametrize("cls", [OnlyCalls, Iterates, Aliases, Walks])
+class Lists(OnlyCalls):
+    def __init__(self):
+        super().__init__()
+        self.parts = list(self.features)
+
+    def _run(self, x):
+        return self.parts[1](self.parts[0](x).abs())
+
+
+@pytest.mark.parametrize("cls", [OnlyCalls, Iterates, Aliases, Walks, Lists])
 def test_a_forward_that_cannot_be_traced(cls):
     model = trained(cls(), torch.float64)
+    if cls is Lists:
+        model.parts = list(model.features)
     fused = mpl_sparse.fuse(model)
     assert activations(fused) == ["relu" if cls is OnlyCalls else "none"]
     input = torch.randn(1, 2, 5, 5).double()
@@ -432,7 +443,7 @@ class Contextual(nn.Module):
 
 
 class WithMethod(nn.Module):
-    def __init__(self, what):
+    def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(2, 2, 1)
 
@@ -443,7 +454,31 @@ class WithMethod(nn.Module):
         return self(x).argmax(1)
 
 
-@pytest.mark.parametrize("make", [lambda: Contextual("with"), lambda: Contextual("noise"), lambda: WithMethod(0)])
+class Counts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return F.relu(self.conv(x))
+
+
+class Decorated(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 1)
+
+    @torch.no_grad()
+    def forward(self, x):
+        return F.relu(self.conv(x))
+
+
+LOSSES = [lambda: Contextual("with"), lambda: Contextual("noise"), WithMethod, Counts, Decorated]
+
+
+@pytest.mark.parametrize("make", LOSSES)
 def test_what_a_graph_would_lose_stays(make):
     model = trained(make())
     fused = mpl_sparse.fuse(model)
