@@ -13,7 +13,7 @@ import mpl_sparse
 from . import models
 from .layers import KINDS, Layer
 from .machine import circumstances
-from .peers import CONTESTANTS, PEERS, Peer
+from .peers import CONTESTANTS, LEFT_OUT, PEERS, Peer
 from .peers.remote import RemoteError
 from .records import Case, Entrant, Record, append, covered, read
 from .task import MODELS, Candidate, check, make_task
@@ -65,10 +65,13 @@ class Plan:
 def run(plan: Plan, say: Callable[[str], None] = print) -> None:
     """Measure what the plan asks for and its file does not hold yet, in this process, and append it to the file."""
     around = {**circumstances(), "command": plan.command}
-    peers = _peers(plan, say)
     around["peers"] = ", ".join(sorted(plan.peers))
     done = covered(read(plan.file), around["commit"], set(plan.peers), plan.sparsities)
     todo = [entry for entry in plan.cases() if entry[0] not in done]
+    peers, absent = _peers(plan) if todo else ([], {})
+    around["without"] = "; ".join(f"{name}: {reason}" for name, reason in absent.items())
+    for name, reason in absent.items():
+        say(f"without {name}: {reason}")
     before = mpl_sparse.backend(), torch.get_num_threads()
     mpl_sparse.set_backend(plan.backend)
     torch.set_num_threads(plan.threads)
@@ -85,19 +88,20 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> None:
             peer.close()
 
 
-def _peers(plan: Plan, say: Callable[[str], None]) -> List[Peer]:
-    """Those that can take part; for each other one, a line with the reason."""
+def _peers(plan: Plan) -> Tuple[List[Peer], Dict[str, str]]:
+    """Those that can take part, and why each other one cannot."""
     capped = None if plan.backend == mpl_sparse.backends()[0] else plan.backend
     found: List[Peer] = []
+    absent = dict(LEFT_OUT) if plan.peers else {}
     for kind in (*CONTESTANTS, *(peer for peer in PEERS if peer.name in plan.peers)):
         peer = kind(plan.environments, capped)
         reason = peer.unavailable()
         if reason is None:
             found.append(peer)
         else:
-            say(f"without {peer.name}: {reason}")
+            absent[peer.name] = reason
             peer.close()
-    return found
+    return found, absent
 
 
 def _measure(

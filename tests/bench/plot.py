@@ -17,7 +17,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 GREY = "#6b6b6b"
 TICKS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 SPEEDUPS = (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128)
-LABEL_GAP = 0.062  # between labels at the right, as a share of a panel's height
+MIN_WIDTH, HEADING = 9.5, 1.05  # inches; the heading is above the panels
+LABEL_GAP = 0.066  # between labels at the right, as a share of a panel's height
 
 
 def draw_all(records: Sequence[Record], folder: Path) -> List[Path]:
@@ -50,14 +51,13 @@ def _draw(records: Sequence[Record], title: str, file: Path) -> Path:
     from matplotlib import pyplot
 
     kinds = [kind for kind in KINDS if any(record.kind == kind for record in records)]
-    columns = min(4, len(kinds))
+    columns = min(4 if len(kinds) > 6 else 3, len(kinds))
     rows = -(-len(kinds) // columns)
-    style = {"font.family": "DejaVu Sans", "font.size": 9, "axes.titlesize": 11, "axes.edgecolor": "#b0b0b0"}
+    size = (max(3.9 * columns, MIN_WIDTH), 3.7 * rows + HEADING)
+    style = {"font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 12, "axes.edgecolor": "#b0b0b0"}
     with pyplot.rc_context(style):
-        figure, panels = pyplot.subplots(
-            rows, columns, figsize=(4.5 * columns + 0.3, 3.9 * rows + 1.1), squeeze=False, layout="constrained"
-        )
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1, rect=(0, 0, 1, 1 - 0.75 / (3.9 * rows + 1.1)))
+        figure, panels = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, rect=(0, 0, 1, 1 - HEADING / size[1]))
         for panel, kind in zip(panels.flat, kinds):
             _panel(panel, kind, [record for record in records if record.kind == kind])
         for panel in panels.flat[len(kinds) :]:
@@ -71,16 +71,17 @@ def _draw(records: Sequence[Record], title: str, file: Path) -> Path:
 def _panel(panel: Any, kind: str, records: Sequence[Record]) -> None:
     from matplotlib.ticker import NullLocator
 
-    lines = [(_label(record), _points(record)) for record in records]
+    lines = [line for record in records for line in _lines(record)]
     highest = max(max(y for _, y in points) for _, points in lines)
     lowest = min(min(y for _, y in points) for _, points in lines)
-    panel.set_yscale("log")
-    panel.set_ylim(min(0.5, lowest / 1.3), max(8.0, highest * 1.4))
     sparsities = sorted({x for _, points in lines for x, _ in points})
+    aims = _targets(records, sparsities)
+    panel.set_yscale("log")
+    panel.set_ylim(min(0.5, lowest / 1.3), 1.4 * max(4.0, highest, *(y for _, y in aims)))
     panel.set_xlim(_x(sparsities[0]) - 0.15, _x(sparsities[-1]) + 0.15)
     panel.axhspan(panel.get_ylim()[0], 1, color="#f3f3f3", zorder=0)
     panel.axhline(1, color=GREY, linewidth=1.1, linestyle=(0, (4, 3)), zorder=1)
-    for x, y in _targets(records, sparsities):
+    for x, y in aims:
         panel.plot(_x(x), y, marker="D", markersize=6, color="none", markeredgecolor="#9a9a9a", zorder=2)
     labels = []
     for colour, (label, points) in zip(COLOURS * 3, lines):
@@ -92,7 +93,7 @@ def _panel(panel: Any, kind: str, records: Sequence[Record]) -> None:
         labels.append((label, colour, ys[-1]))
     _write_labels(panel, labels)
     ticks = [tick for tick in TICKS if tick in sparsities] or sparsities
-    panel.set_xticks([_x(tick) for tick in ticks], [f"{100 * tick:.3g}%" for tick in ticks])
+    panel.set_xticks([_x(tick) for tick in ticks], [f"{100 * tick:.3g}" for tick in ticks])
     low, high = panel.get_ylim()
     shown = [value for value in SPEEDUPS if low <= value <= high]
     panel.set_yticks(shown, [f"{value:g}×" for value in shown])
@@ -126,7 +127,7 @@ def _write_labels(panel: Any, labels: Sequence[Tuple[str, str, float]]) -> None:
             xytext=(1.035, place),
             xycoords="axes fraction",
             color=colour,
-            fontsize=8,
+            fontsize=9,
             va="center",
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 0},
         )
@@ -136,19 +137,18 @@ def _heading(figure: Any, records: Sequence[Record], title: str) -> None:
     from matplotlib.lines import Line2D
 
     case, around = records[0].case, records[0].circumstances
-    height = figure.get_figheight()
-    figure.text(0.008, 1 - 0.16 / height, f"{title}: how many times faster than dense PyTorch", fontsize=15, va="top")
-    about = (
-        f"{around['machine']} · {case.backend} · {threads_in_words(case.threads)} · float32 · commit {around['commit']}"
-    )
-    figure.text(0.008, 1 - 0.47 / height, f"by share of pruned weights (log density) · {about}", color=GREY, va="top")
+    left, height = 0.1 / figure.get_figwidth(), figure.get_figheight()
+    setting = f"{case.backend}, {threads_in_words(case.threads)}, float32, commit {around['commit']}"
+    figure.text(left, 1 - 0.14 / height, f"{title}: times faster than dense PyTorch", fontsize=16, va="top")
+    about = f"by percentage of pruned weights; {around['machine']}, {setting}"
+    figure.text(left, 1 - 0.47 / height, about, color=GREY, va="top")
     keys = [
         Line2D([], [], color=GREY, linestyle=(0, (4, 3)), label="as fast as dense"),
         Line2D([], [], marker="o", markersize=8, color="white", markeredgecolor=GREY, label="break-even"),
         Line2D([], [], marker="D", markersize=6, color="none", markeredgecolor="#9a9a9a", label="aim"),
     ]
-    place = (0.998, 1 - 0.08 / height) if figure.get_figwidth() > 13 else (0.998, 1 - 0.75 / height)
-    figure.legend(handles=keys, loc="upper right", bbox_to_anchor=place, ncols=3, frameon=False)
+    place = (left / 2, 1 - 0.7 / height)
+    figure.legend(handles=keys, loc="upper left", bbox_to_anchor=place, ncols=3, frameon=False, borderaxespad=0)
 
 
 def _label(record: Record) -> str:
@@ -160,9 +160,16 @@ def _label(record: Record) -> str:
     return name + (f", batch {record.case.batch}" if record.case.batch > 1 else "")
 
 
-def _points(record: Record) -> List[Tuple[float, float]]:
-    ratios = [(sparsity, record.speedup(OURS, sparsity)) for sparsity in record.sparsities]
-    return [(sparsity, ratio.median) for sparsity, ratio in ratios if ratio]
+def _lines(record: Record) -> List[Tuple[str, List[Tuple[float, float]]]]:
+    """The label and the points of ours; of a model also when it is fused."""
+    fused = f"{OURS}, fused"
+    found = []
+    for peer in (OURS, fused):
+        ratios = [(sparsity, record.speedup(peer, sparsity)) for sparsity in record.sparsities]
+        points = [(sparsity, ratio.median) for sparsity, ratio in ratios if ratio]
+        if points:
+            found.append((_label(record) + (", fused" if peer == fused else ""), points))
+    return found
 
 
 def _targets(records: Sequence[Record], sparsities: Sequence[float]) -> List[Tuple[float, float]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from itertools import groupby
 from math import exp, log
 from statistics import median
-from typing import Iterable, List, Optional, Sequence, Tuple
+from typing import Callable, Iterable, List, Optional, Sequence, Tuple
 
 from .layers import KINDS
 from .peers import CONTESTANTS
 from .records import Entrant, Record, break_even
 from .task import FORWARD, MODELS, TRAINING, WHATS
+from .timing import fastest
 
 OURS = CONTESTANTS[0].name
 TITLES = {
@@ -41,17 +42,24 @@ def _preface(records: Sequence[Record]) -> str:
     def every(key: str) -> str:
         return "; ".join(dict.fromkeys(circumstances[key] for circumstances in around))
 
+    absent = [reason for reason in dict.fromkeys(circumstances["without"] for circumstances in around) if reason]
     lines = [
         "How many times faster than dense eager PyTorch, by the share of weights pruned at random; float32. Dense is "
         "the faster of NCHW and channels_last of the same run. The candidates take turns, in a new order each round; a "
         "figure is the median over rounds of the ratio within a round, and the column *spread* is the largest half "
-        "distance between quartiles in its row. Layers are kernel against kernel; models run through their modules. "
-        "*Break-even* is the sparsity from which sparse is faster (`<` where it is so from the first one measured).",
+        "distance between quartiles in its row. Layers are kernel against kernel. Models run through their modules, "
+        "every layer pruned alike; *folded* is batch norm folded into convolutions by torch's own pass. *Break-even* "
+        "is the sparsity from which sparse is faster (`<` where it is so from the first one measured).",
         "",
         f"- Machine: {every('machine')}",
         f"- Versions: {every('versions')}",
         f"- mpl-sparse: {every('commit')}",
         f"- Date: {every('date')}",
+        *(
+            f"- Without {reason}"
+            for reason in dict.fromkeys(circumstances["without"] for circumstances in around)
+            if reason
+        ),
         *(f"- Command: `{command}`" for command in dict.fromkeys(circumstances["command"] for circumstances in around)),
     ]
     return "\n".join(lines)
@@ -81,7 +89,12 @@ def _models(records: Sequence[Record]) -> str:
     sparsities = _sparsities(records)
     rows = []
     for record in records:
-        dense = {entrant: times for entrant, times in record.times.items() if entrant.sparsity is None}
+        folded = {
+            entrant: times
+            for entrant, times in record.times.items()
+            if entrant.sparsity is None and entrant not in record.baseline
+        }
+        dense = [record.dense, *([fastest(folded)] if folded else [])]
         ours = dict.fromkeys(entrant.peer for entrant in record.times if entrant.sparsity is not None)
         rows += [
             _row(record, baseline, peer, sparsities, [record.case.layer, peer, baseline.peer])

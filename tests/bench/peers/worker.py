@@ -27,21 +27,6 @@ def deepsparse(model, inputs, threads):
     return lambda: engine.run([inputs], val_inp=False)[0]
 
 
-def litert(model, inputs, threads):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=model, num_threads=threads)
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], inputs)
-    output = interpreter.get_output_details()[0]["index"]
-
-    def call():
-        interpreter.invoke()
-        return interpreter.tensor(output)()
-
-    return call
-
-
 class Worker:
     def __init__(self, engine):
         self.engine = engine
@@ -68,7 +53,7 @@ class Worker:
 def main():
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the library prints must not stand among the answers
-    worker = Worker({"deepsparse": deepsparse, "litert": litert}[sys.argv[1]])
+    worker = Worker({"deepsparse": deepsparse}[sys.argv[1]])
     for line in sys.stdin:
         ((name, arguments),) = json.loads(line).items()
         try:
