@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from bench import cli, layers, measure, models, records, timing
+from bench import cli, instructions, layers, measure, models, records, timing
 from bench.peers.remote import RemoteError, Worker, install
 from bench.task import WHATS
 from torch import nn
@@ -168,3 +168,16 @@ def test_a_worker_that_dies_says_why():
 def test_an_environment_needs_one_of_its_pythons(tmp_path):
     with pytest.raises(RemoteError, match="needs Python 2.0"):
         install(tmp_path / "none", ["nothing"], ["2.0"])
+
+
+def test_changes_of_instruction_counts():
+    recorded = {"avx2": {"same": 1000, "near": 1000, "more": 1000, "fewer": 1000, "gone": 1}}
+    counted = {"avx2": {"same": 1000, "near": 1020, "more": 1021, "fewer": 900, "new": 7}}
+    assert instructions.changes(recorded, counted) == [
+        "avx2 more: 1,000 -> 1,021 (+2.1%)",
+        "avx2 fewer: 1,000 -> 900 (-10.0%)",
+        "avx2 new: 7, not recorded",
+        "avx2 gone: recorded, but no longer there",
+    ]
+    assert instructions.more(recorded, counted)
+    assert not instructions.more(recorded, {"avx2": {"fewer": 900, "new": 7}})

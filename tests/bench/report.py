@@ -55,11 +55,7 @@ def _preface(records: Sequence[Record]) -> str:
         f"- Versions: {every('versions')}",
         f"- mpl-sparse: {every('commit')}",
         f"- Date: {every('date')}",
-        *(
-            f"- Without {reason}"
-            for reason in dict.fromkeys(circumstances["without"] for circumstances in around)
-            if reason
-        ),
+        *(f"- Without {reason}" for reason in absent),
         *(f"- Command: `{command}`" for command in dict.fromkeys(circumstances["command"] for circumstances in around)),
     ]
     return "\n".join(lines)
