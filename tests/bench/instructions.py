@@ -66,7 +66,7 @@ def changes(recorded: Counts, counted: Counts) -> List[str]:
         for case, now in cases.items():
             if case not in before:
                 lines.append(f"{backend} {case}: {now:,}, not recorded")
-            elif abs(now / before[case] - 1) > TOLERANCE:
+            elif abs(now - before[case]) > TOLERANCE * before[case]:
                 lines.append(f"{backend} {case}: {before[case]:,} -> {now:,} ({now / before[case] - 1:+.1%})")
         lines += [f"{backend} {case}: recorded, but no longer there" for case in before if case not in cases]
     return lines
