@@ -1,224 +1,139 @@
-"""Times sparse layers against dense PyTorch and writes a table of ratios.
-
-    python tests/bench/layers.py                     # prints the table
-    python tests/bench/layers.py --write RESULTS.md  # and writes it
-
-The candidates take turns within one run, so that a busy machine disturbs all of them alike; the figures are medians.
-"Dense" is the faster of NCHW and channels_last of eager PyTorch. It is kernel against kernel: what a Python layer adds
-around either is not in the figures.
-"""
+"""The one list of measured layers, their classes, and the speed-ups aimed at."""
 
 from __future__ import annotations
 
-import argparse
-import platform
-import subprocess
-from pathlib import Path
-from statistics import median
-from time import perf_counter
-from typing import Callable, List, NamedTuple, Sequence
+from dataclasses import dataclass
+from typing import Dict, Tuple, Union
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
-import mpl_sparse
-from mpl_sparse.autograd import kernels
-from mpl_sparse.geometry import conv2d_geometry
-
-SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
-ROUNDS = 9
-ROUND_SECONDS = 0.01
+# The classes, in the order of tables and plots.
+KINDS = ("3x3", "3x3 stride 2", "1x1", "5x5 and 7x7", "depthwise", "linear", "whole models")
 
 
-class Conv(NamedTuple):
-    """A convolution with 'same'-like padding; `size` is the input's height and width."""
+@dataclass(frozen=True)
+class Conv:
+    """A convolution of square images; the padding keeps the size, or divides it by the stride.
 
-    name: str
+    Attributes:
+        in_channels, out_channels: the channels.
+        kernel: height and width of the kernel.
+        size: height and width of the input.
+    """
+
     in_channels: int
     out_channels: int
     kernel: int
     size: int
     stride: int = 1
+    dilation: int = 1
     groups: int = 1
-    batch: int = 1
+
+    batches = (1, 16)
+
+    @property
+    def padding(self) -> int:
+        """On each side."""
+        return self.dilation * (self.kernel // 2)
+
+    @property
+    def out_size(self) -> int:
+        """Height and width of the output."""
+        return (self.size + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+
+    @property
+    def weight_shape(self) -> Tuple[int, ...]:
+        return (self.out_channels, self.in_channels // self.groups, self.kernel, self.kernel)
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+        if self.groups == self.in_channels > 1:
+            return "depthwise"
+        if self.kernel > 3:
+            return "5x5 and 7x7"
+        if self.kernel == 1:
+            return "1x1"
+        return "3x3 stride 2" if self.stride == 2 else "3x3"
+
+    @property
+    def name(self) -> str:
+        depthwise = self.groups == self.in_channels > 1
+        options = {"stride": self.stride, "dilation": self.dilation, "groups": 1 if depthwise else self.groups}
+        words = [f"{self.kernel}x{self.kernel}", *(f"{key} {value}" for key, value in options.items() if value > 1)]
+        channels = f"depthwise {self.in_channels}" if depthwise else f"{self.in_channels}->{self.out_channels}"
+        return " ".join([*words, channels, f"@{self.size}"])
 
 
-class Linear(NamedTuple):
+@dataclass(frozen=True)
+class Linear:
     """A linear layer."""
 
-    name: str
     in_features: int
     out_features: int
-    batch: int = 1
+
+    batches = (1, 16, 128)
+    kind = "linear"
+
+    @property
+    def weight_shape(self) -> Tuple[int, ...]:
+        return (self.out_features, self.in_features)
+
+    @property
+    def name(self) -> str:
+        return f"linear {self.in_features}->{self.out_features}"
 
 
-LAYERS = (
-    Conv("conv 3x3 64->64 @56", 64, 64, 3, 56),
-    Conv("conv 3x3 128->128 @28", 128, 128, 3, 28),
-    Conv("conv 3x3 256->256 @14", 256, 256, 3, 14),
-    Conv("conv 3x3 512->512 @7", 512, 512, 3, 7),
-    Conv("conv 3x3 stride 2 128->128 @56", 128, 128, 3, 56, 2),
-    Conv("conv 1x1 256->64 @56", 256, 64, 1, 56),
-    Conv("conv 1x1 1024->256 @14", 1024, 256, 1, 14),
-    Conv("conv 7x7 stride 2 3->64 @224", 3, 64, 7, 224, 2),
-    Conv("conv 5x5 1->32 @28", 1, 32, 5, 28),
-    Conv("conv 5x5 32->64 @14", 32, 64, 5, 14),
-    Conv("depthwise 3x3 256 @28", 256, 256, 3, 28, 1, 256),
-    Conv("conv 3x3 64->64 @56, batch 8", 64, 64, 3, 56, batch=8),
-    Conv("conv 3x3 512->512 @7, batch 16", 512, 512, 3, 7, batch=16),
-    Linear("linear 512->1000", 512, 1000),
-    Linear("linear 3136->2048", 3136, 2048),
-    Linear("linear 3136->2048, batch 32", 3136, 2048, 32),
-    Linear("linear 3136->2048, batch 128", 3136, 2048, 128),
+Layer = Union[Conv, Linear]
+
+LAYERS: Tuple[Layer, ...] = (
+    Conv(64, 64, 3, 56),
+    Conv(128, 128, 3, 28),
+    Conv(256, 256, 3, 14),
+    Conv(512, 512, 3, 7),
+    Conv(128, 128, 3, 28, dilation=2),
+    Conv(67, 61, 3, 45),  # nothing is a multiple of a vector
+    Conv(128, 128, 3, 56, stride=2),
+    Conv(100, 150, 3, 27, stride=2),
+    Conv(256, 64, 1, 56),
+    Conv(512, 128, 1, 28),
+    Conv(1024, 256, 1, 14),
+    Conv(2048, 512, 1, 7),
+    Conv(100, 50, 1, 27),
+    Conv(3, 64, 7, 224, stride=2),
+    Conv(1, 32, 5, 28),
+    Conv(32, 64, 5, 14),
+    Conv(30, 50, 5, 13),
+    Conv(256, 256, 3, 28, groups=256),
+    Conv(256, 256, 3, 56, stride=2, groups=256),
+    Conv(240, 240, 5, 14, groups=240),
+    Linear(512, 1000),
+    Linear(3136, 2048),
+    Linear(4096, 4096),
+    Linear(1001, 517),
 )
 
+# `--quick`: one layer a class.
+QUICK_LAYERS: Tuple[Layer, ...] = (
+    Conv(256, 256, 3, 14),
+    Conv(128, 128, 3, 56, stride=2),
+    Conv(512, 128, 1, 28),
+    Conv(32, 64, 5, 14),
+    Conv(256, 256, 3, 28, groups=256),
+    Linear(3136, 2048),
+)
+QUICK_SPARSITIES = (0.5, 0.8, 0.9, 0.99)
 
-class Row(NamedTuple):
-    """Dense milliseconds, and how many times faster the sparse layer is, for each sparsity."""
-
-    dense: float
-    ratios: List[float]
-
-
-def medians(candidates: Sequence[Callable[[], object]]) -> List[float]:
-    """Seconds a call of each candidate, measured in turns."""
-    calls = []
-    for candidate in candidates:
-        candidate()  # builds plans
-        start = perf_counter()
-        candidate()
-        calls.append(max(1, int(ROUND_SECONDS / (perf_counter() - start))))
-    rounds = [[seconds(candidate, n) / n for candidate, n in zip(candidates, calls)] for _ in range(ROUNDS)]
-    return [median(times) for times in zip(*rounds)]
-
-
-def seconds(candidate: Callable[[], object], calls: int) -> float:
-    """The time of so many calls."""
-    start = perf_counter()
-    for _ in range(calls):
-        candidate()
-    return perf_counter() - start
-
-
-def sparse_weight(shape: Sequence[int], sparsity: float) -> tuple[Tensor, mpl_sparse.Pattern]:
-    """Values and pattern of a random weight of which that share is pruned."""
-    mask = torch.rand(tuple(shape)) >= sparsity
-    return torch.randn(int(mask.sum())), mpl_sparse.Pattern.from_mask(mask)
-
-
-def conv_candidates(layer: Conv) -> tuple[list, list]:
-    """(forwards, training steps): two dense candidates, then one for each sparsity."""
-    shape = (layer.out_channels, layer.in_channels // layer.groups, layer.kernel, layer.kernel)
-    pad = layer.kernel // 2
-    options = dict(stride=layer.stride, padding=pad, groups=layer.groups)
-    images = torch.randn(layer.batch, layer.in_channels, layer.size, layer.size)
-    weight = torch.randn(shape)
-    grad = torch.randn_like(F.conv2d(images, weight, **options))
-    backward = torch.ops.aten.convolution_backward
-    sizes = ([layer.stride] * 2, [pad] * 2, [1, 1], False, [0, 0], layer.groups, [True, True, False])
-    forwards, steps = [], []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        x, w, g = (tensor.to(memory_format=layout) for tensor in (images, weight, grad))
-        forwards.append(lambda x=x, w=w: F.conv2d(x, w, **options))
-        steps.append(lambda x=x, w=w, g=g: (F.conv2d(x, w, **options), backward(g, x, w, None, *sizes)))
-    for sparsity in SPARSITIES:
-        values, pattern = sparse_weight(shape, sparsity)
-        geometry = conv2d_geometry(
-            tuple(images.shape),
-            layer.out_channels,
-            (layer.kernel,) * 2,
-            (layer.stride,) * 2,
-            (pad,) * 4,
-            (1, 1),
-            layer.groups,
-        )
-        forwards.append(lambda v=values, p=pattern, s=geometry: kernels.conv2d_forward(images, v, None, p, s))
-        steps.append(
-            lambda v=values, p=pattern, s=geometry: (
-                kernels.conv2d_forward(images, v, None, p, s),
-                kernels.conv2d_grad_input(grad, v, p, s, images.shape),
-                kernels.conv2d_grad_values(images, grad, p, s),
-            )
-        )
-    return forwards, steps
-
-
-def linear_candidates(layer: Linear) -> tuple[list, list]:
-    """(forwards, training steps): one dense candidate, then one for each sparsity."""
-    batch, weight = torch.randn(layer.batch, layer.in_features), torch.randn(layer.out_features, layer.in_features)
-    grad = torch.randn(layer.batch, layer.out_features)
-    forwards = [lambda: F.linear(batch, weight)]
-    steps = [lambda: (F.linear(batch, weight), grad @ weight, grad.t() @ batch)]
-    for sparsity in SPARSITIES:
-        values, pattern = sparse_weight(weight.shape, sparsity)
-        forwards.append(lambda v=values, p=pattern: kernels.linear_forward(batch, v, None, p))
-        steps.append(
-            lambda v=values, p=pattern: (
-                kernels.linear_forward(batch, v, None, p),
-                kernels.linear_grad_input(grad, v, p),
-                kernels.linear_grad_values(batch, grad, p),
-            )
-        )
-    return forwards, steps
-
-
-def row(candidates: Sequence[Callable[[], object]]) -> Row:
-    """The candidates' times as one row of a table."""
-    times = medians(candidates)
-    dense = min(times[: -len(SPARSITIES)])
-    return Row(1000 * dense, [dense / sparse for sparse in times[-len(SPARSITIES) :]])
-
-
-def table(title: str, rows: dict[str, Row]) -> str:
-    """Markdown."""
-    lines = [f"## {title}", "", "| layer | dense ms |" + "".join(f" {s:.0%} |" for s in SPARSITIES)]
-    lines.append("|---|---|" + "---|" * len(SPARSITIES))
-    for name, (dense, ratios) in rows.items():
-        lines.append(f"| {name} | {dense:.3f} |" + "".join(f" {ratio:.2g}x |" for ratio in ratios))
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    """What the figures were measured on."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        "",
-    )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    return (
-        f"{cpu or platform.machine()}, backend {mpl_sparse.backend()}, {torch.get_num_threads()} thread(s), float32, "
-        f"torch {torch.__version__}, mpl-sparse {mpl_sparse.__version__} {commit}".rstrip()
-    )
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="also write the tables to this file")
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    forward, step = {}, {}
-    with torch.no_grad():
-        for layer in LAYERS:
-            forwards, steps = conv_candidates(layer) if isinstance(layer, Conv) else linear_candidates(layer)
-            forward[layer.name], step[layer.name] = row(forwards), row(steps)
-            print(layer.name, " ".join(f"{r:.2g}x" for r in forward[layer.name].ratios), flush=True)
-    text = "\n\n".join(
-        [
-            "# Sparse layers against dense PyTorch",
-            f"How many times faster than dense, by the share of weights pruned at random. {machine()}.",
-            f"Made by `python tests/bench/layers.py --threads {options.threads} --write FILE`.",
-            table("Forward", forward),
-            table("Training step: forward, gradient to the input, gradient of the weight", step),
-        ]
-    )
-    print(text)
-    if options.write:
-        options.write.write_text(text + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+# What the kernels aim at: speed-up over dense by sparsity, for (what, class, batch). A batch that is not here has none.
+_CONV_BATCHES = {0.5: 1.2, 0.8: 2.8, 0.9: 4.5, 0.95: 7, 0.99: 15}
+TARGETS: Dict[Tuple[str, str, int], Dict[float, float]] = {
+    ("forward", "3x3", 1): {0.5: 1.4, 0.8: 3.0, 0.9: 5, 0.95: 8.5, 0.99: 15},
+    ("forward", "3x3", 16): _CONV_BATCHES,
+    ("forward", "3x3 stride 2", 1): {0.5: 1.3, 0.8: 2.6, 0.9: 4, 0.95: 6, 0.99: 10},
+    ("forward", "1x1", 1): {0.5: 1.5, 0.8: 2.8, 0.9: 4, 0.95: 5.5, 0.99: 10},
+    ("forward", "5x5 and 7x7", 1): {0.5: 2.2, 0.8: 4.8, 0.9: 8, 0.95: 13, 0.99: 23},
+    ("forward", "depthwise", 1): {0.5: 1.0},
+    ("forward", "linear", 1): {0.5: 1.8, 0.8: 4, 0.9: 6.5, 0.95: 12, 0.99: 50},
+    ("forward", "linear", 128): {0.5: 1.2, 0.8: 2.5, 0.9: 4.3, 0.95: 6, 0.99: 12},
+    ("training", "3x3", 1): {0.5: 1.1, 0.8: 2.4, 0.9: 4, 0.95: 6},
+}
