@@ -3,10 +3,10 @@
     python tests/bench/threads.py          # on torch's threads, where the core is lent them
     python tests/bench/threads.py --pool   # on the core's own pool
 
-"Alone" is one call after another; "between" is a layer followed by batch normalisation and ReLU over a tensor of its own,
-of which only the layer's calls are timed: torch's threads may then still be spinning on the cores. The two counts of threads
-take turns; a time is the lowest of the rounds, for another program on either core makes the others longer. The size is
-2 * nonzeros * outputs a channel, in MFLOP.
+"Alone" is one call after another; "between" is a layer followed by batch normalisation and ReLU over a tensor of their
+own, of which only the layer's calls are timed: torch's threads may then still be spinning on the cores. The two counts
+of threads take turns; a time is the lowest of the rounds, for another program on either core makes the others longer.
+The size is 2 * nonzeros * outputs a channel, in MFLOP.
 """
 
 from __future__ import annotations
@@ -100,14 +100,18 @@ def main() -> None:
     if parser.parse_args().pool:
         _core.set_team(0)
     print("on torch's OpenMP threads" if _core.team() else "on the core's own pool")
-    print(f"{'':<22}{'MFLOP':>8}{'alone: 1':>12}{'2 threads':>12}{'ratio':>7}{'between: 1':>13}{'2 threads':>12}{'ratio':>7}")
+    times = f"{'1 thread':>13}{'2 threads':>13}{'ratio':>7}"
+    print(f"{'':<30}{'alone':>33}{'between':>33}\n{'':<22}{'MFLOP':>8}{times}{times}")
     for case in CASES:
         layer, input, mflop = built(case)
-        name = f"conv {case.kernel}x{case.kernel} {case.channels} @{case.size}" if case.size else f"linear {case.channels}"
-        cells = [f"{name + (f', batch {case.batch}' if case.batch > 1 else ''):<22}{mflop:>8.2f}"]
-        for measure, width in ((alone, 12), (between, 13)):
-            seconds = best(measure, layer, input)
-            cells.append(f"{seconds[1] * 1e6:>{width - 3}.1f} us{seconds[2] * 1e6:>9.1f} us{seconds[1] / seconds[2]:>7.2f}")
+        name = (
+            f"conv {case.kernel}x{case.kernel} {case.channels} @{case.size}" if case.size else f"linear {case.channels}"
+        )
+        name += f", batch {case.batch}" if case.batch > 1 else ""
+        cells = [f"{name:<22}{mflop:>8.2f}"]
+        for measure in (alone, between):
+            one, two = best(measure, layer, input).values()
+            cells.append(f"{one * 1e6:>10.1f} us{two * 1e6:>10.1f} us{one / two:>7.2f}")
         print("".join(cells), flush=True)
 
 
