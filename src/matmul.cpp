@@ -13,7 +13,7 @@ namespace mpl_sparse {
 namespace {
 
 constexpr int64_t kNarrowColumns = 1 << 16;
-constexpr int64_t kSerialNonzeros = 60000;  // a sample's worth below which waking a thread does not pay
+constexpr int64_t kSerialNonzeros = 30000;  // a sample's worth below which waking a thread does not pay
 constexpr int64_t kTasksPerThread = 4;
 
 // A batch is one row of pixels: the batched products are 1x1 convolutions over it.
