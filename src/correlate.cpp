@@ -77,6 +77,7 @@ PackJob<Scalar> pack_job(const TilePlan& plan, const Block& block, const SourceP
           {window.rows.segments.data(), static_cast<int64_t>(window.rows.segments.size()), plan.row_step,
            window.cols.segments.data(), static_cast<int64_t>(window.cols.segments.size()), plan.col_step, window.row_stride,
            window.image_stride, window.segment_stride, window.channel_stride},
+          scratch<PackedRow>(Scratch::rows, window.packed_rows(plan.tile)),
           packed};
 }
 

@@ -50,6 +50,11 @@ struct Window {
   int64_t tap_row_begin, tap_row_end, tap_col_begin, tap_col_end;
   Axis rows, cols;
   int64_t row_stride, image_stride, segment_stride, channel_stride;  // of the packed tile, in elements
+
+  // Rows of a packed channel.
+  int64_t packed_rows(const Extents& tile) const {
+    return static_cast<int64_t>(rows.segments.size() * cols.segments.size()) * tile.images * rows.longest;
+  }
 };
 
 struct Block {

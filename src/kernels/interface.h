@@ -32,6 +32,18 @@ struct PackLayout {
   int64_t channel_stride;  // between slots
 };
 
+// One row of a segment: elements [begin, end) lie inside the image.
+struct RowRange {
+  int64_t source;  // the source column of element `begin`
+  int64_t begin, end, length;
+};
+
+// A row of a packed channel, and where its first element inside the image comes from.
+struct PackedRow {
+  int64_t to, from;
+  RowRange range;
+};
+
 // Copies one tile of some channels out of strided images; what lies outside an image is zero.
 template <class Scalar>
 struct PackJob {
@@ -43,6 +55,7 @@ struct PackJob {
   int64_t num_channels;
   int64_t row_start, col_start;  // the tile's first output row and column
   PackLayout layout;
+  PackedRow* rows;  // scratch for as many rows as a packed channel has
   Scalar* packed;
 };
 

@@ -22,12 +22,6 @@ inline void copy_strided(const Scalar* from, int64_t stride, int64_t count, Scal
   }
 }
 
-// One row of a segment: elements [begin, end) lie inside the image.
-struct RowRange {
-  int64_t source;  // the source column of element `begin`
-  int64_t begin, end, length;
-};
-
 inline RowRange clip(const Segment& segment, int64_t tile_start, int64_t step, int64_t extent) {
   const int64_t source = (tile_start + segment.first) * step + segment.phase;
   int64_t begin = source >= 0 ? 0 : (-source + step - 1) / step;
@@ -38,16 +32,29 @@ inline RowRange clip(const Segment& segment, int64_t tile_start, int64_t step, i
   return {source + begin * step, begin, end, segment.length};
 }
 
-// Channels outermost: for images whose columns lie closer than their channels.
-template <class Scalar>
-inline void pack_row_by_channel(const PackJob<Scalar>& job, const Scalar* source, const RowRange& range, Scalar* to) {
-  const int64_t stride = job.layout.col_step * job.col_stride;
-  for (int64_t slot = 0; slot < job.num_channels; ++slot, to += job.layout.channel_stride) {
-    const Scalar* from = source + job.channels[slot] * job.channel_stride;
-    set_zero(to, range.begin);
-    copy_strided(from, stride, range.end - range.begin, to + range.begin);
-    set_zero(to + range.end, range.length - range.end);
+// One packed row: zeros, elements from `begin` to `end`, zeros. Whole vectors are written, up to one past the row's end: what
+// lies there is packed later, or is read by nobody.
+template <class V>
+inline void pack_row(const typename V::scalar* from, int64_t stride, const RowRange& range, typename V::scalar* to) {
+  for (int64_t i = 0; i < range.begin; i += V::lanes) V::store(to + i, V::zero());
+  int64_t i = range.begin;
+  if (stride == 1) {
+    for (; i + V::lanes <= range.end; i += V::lanes, from += V::lanes) V::store(to + i, V::load(from));
+    if (i < range.end) {
+      V::store(to + i, V::load_partial(from, static_cast<int>(range.end - i)));
+      i += V::lanes;
+    }
+  } else if (stride == 2) {
+    // The last vector may not read the element after its own.
+    for (; i + V::lanes < range.end; i += V::lanes, from += 2 * V::lanes) V::store(to + i, V::load_even(from));
+    if (i < range.end) {
+      V::store(to + i, V::load_even_partial(from, static_cast<int>(range.end - i)));
+      i += V::lanes;
+    }
+  } else {
+    for (; i < range.end; ++i, from += stride) to[i] = *from;
   }
+  for (; i < range.length; i += V::lanes) V::store(to + i, V::zero());
 }
 
 // Columns outermost, eight at a time: for images whose channels lie side by side (channels_last, a linear layer's batch).
@@ -75,33 +82,52 @@ inline void pack_row_by_column(const PackJob<Scalar>& job, const Scalar* source,
   }
 }
 
+// Lists the rows of a packed channel in the order of their addresses; a row outside its image has an empty range. Returns how
+// many.
 template <class Scalar>
-void pack(const PackJob<Scalar>& job) {
+inline int64_t list_rows(const PackJob<Scalar>& job) {
   const PackLayout& layout = job.layout;
-  const bool by_column = job.channel_stride == 1 && job.col_stride != 1;
+  PackedRow* packed_row = job.rows;
   for (int64_t c = 0; c < layout.num_col_segments; ++c) {
     const RowRange columns = clip(layout.col_segments[c], job.col_start, layout.col_step, job.width);
     const RowRange nothing = {0, columns.length, columns.length, columns.length};
     for (int64_t r = 0; r < layout.num_row_segments; ++r) {
       const Segment& rows = layout.row_segments[r];
       const int64_t first_row = (job.row_start + rows.first) * layout.row_step + rows.phase;
-      Scalar* segment = job.packed + (c * layout.num_row_segments + r) * layout.segment_stride;
+      const int64_t segment = (c * layout.num_row_segments + r) * layout.segment_stride;
       for (int64_t image = 0; image < job.images; ++image) {
         for (int64_t e = 0; e < rows.length; ++e) {
           const int64_t row = first_row + e * layout.row_step;
           const bool inside = row >= 0 && row < job.height && columns.end > columns.begin;
-          const RowRange& range = inside ? columns : nothing;
-          const Scalar* source =
-              inside ? job.source + image * job.image_stride + row * job.row_stride + columns.source * job.col_stride
-                     : job.source;
-          Scalar* to = segment + image * layout.image_stride + e * layout.row_stride;
-          if (by_column) {
-            pack_row_by_column(job, source, range, to);
-          } else {
-            pack_row_by_channel(job, source, range, to);
-          }
+          packed_row->to = segment + image * layout.image_stride + e * layout.row_stride;
+          packed_row->from = inside ? image * job.image_stride + row * job.row_stride + columns.source * job.col_stride : 0;
+          packed_row->range = inside ? columns : nothing;
+          ++packed_row;
         }
       }
+    }
+  }
+  return packed_row - job.rows;
+}
+
+template <class V>
+void pack(const PackJob<typename V::scalar>& job) {
+  using Scalar = typename V::scalar;
+  const int64_t rows = list_rows(job);
+  if (job.channel_stride == 1 && job.col_stride != 1) {
+    for (int64_t i = 0; i < rows; ++i) {
+      pack_row_by_column(job, job.source + job.rows[i].from, job.rows[i].range, job.packed + job.rows[i].to);
+    }
+    return;
+  }
+  // Channel by channel: the rows of one are neighbours, and the order of writing is that of the addresses.
+  const int64_t stride = job.layout.col_step * job.col_stride;
+  for (int64_t slot = 0; slot < job.num_channels; ++slot) {
+    const Scalar* from = job.source + job.channels[slot] * job.channel_stride;
+    Scalar* to = job.packed + slot * job.layout.channel_stride;
+    for (int64_t i = 0; i < rows; ++i) {
+      const PackedRow& row = job.rows[i];
+      pack_row<V>(from + row.from, stride, row.range, to + row.to);
     }
   }
 }

@@ -18,7 +18,7 @@ const Kernels<Scalar>& table() {
       V::lanes,
       V::max_vectors,
       V::alignment,
-      &pack<Scalar>,
+      &pack<V>,
       &store<V>,
       &load<V>,
       &accumulate<V>,

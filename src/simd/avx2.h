@@ -45,8 +45,17 @@ struct Vec<float> {
   static reg gather(const float* base, const Index* index) {
     return _mm256_i32gather_ps(base, widen(index), 4);
   }
-  static reg load_partial(const float* p, int count) { return partial_load<Vec>(p, count); }
-  static void store_partial(float* p, reg r, int count) { partial_store<Vec>(p, r, count); }
+  static __m256i first(int count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static reg load_partial(const float* p, int count) { return _mm256_maskload_ps(p, first(count)); }
+  static void store_partial(float* p, reg r, int count) { _mm256_maskstore_ps(p, first(count), r); }
+  // p[0], p[2], ...
+  static reg load_even(const float* p) {
+    const reg pairs = _mm256_shuffle_ps(load(p), load(p + 8), _MM_SHUFFLE(2, 0, 2, 0));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), _MM_SHUFFLE(3, 1, 2, 0)));
+  }
+  static reg load_even_partial(const float* p, int count) { return partial_load_even<Vec>(p, count); }
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
@@ -83,8 +92,13 @@ struct Vec<double> {
   static reg gather(const double* base, const Index* index) {
     return _mm256_i32gather_pd(base, widen(index), 8);
   }
-  static reg load_partial(const double* p, int count) { return partial_load<Vec>(p, count); }
-  static void store_partial(double* p, reg r, int count) { partial_store<Vec>(p, r, count); }
+  static __m256i first(int count) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3)); }
+  static reg load_partial(const double* p, int count) { return _mm256_maskload_pd(p, first(count)); }
+  static void store_partial(double* p, reg r, int count) { _mm256_maskstore_pd(p, first(count), r); }
+  static reg load_even(const double* p) {
+    return _mm256_permute4x64_pd(_mm256_unpacklo_pd(load(p), load(p + 4)), _MM_SHUFFLE(3, 1, 2, 0));
+  }
+  static reg load_even_partial(const double* p, int count) { return partial_load_even<Vec>(p, count); }
   template <class Index>
   static reg gather_partial(const double* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);

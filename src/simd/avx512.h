@@ -52,6 +52,17 @@ struct Vec<float> {
   }
   static reg load_partial(const float* p, int count) { return _mm512_maskz_loadu_ps(first(count), p); }
   static void store_partial(float* p, reg r, int count) { _mm512_mask_storeu_ps(p, first(count), r); }
+  // p[0], p[2], ...
+  static reg load_even(const float* p) { return even(load(p), load(p + 16)); }
+  static reg load_even_partial(const float* p, int count) {
+    const uint32_t used = static_cast<uint32_t>((uint64_t{1} << (2 * count - 1)) - 1);
+    return even(_mm512_maskz_loadu_ps(static_cast<__mmask16>(used), p),
+                _mm512_maskz_loadu_ps(static_cast<__mmask16>(used >> 16), p + 16));
+  }
+  static reg even(reg low, reg high) {
+    const __m512i pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    return _mm512_permutex2var_ps(low, pick, high);
+  }
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
     return _mm512_mask_i32gather_ps(zero(), first(count), widen_partial(index, count), base, 4);
@@ -92,6 +103,13 @@ struct Vec<double> {
   }
   static reg load_partial(const double* p, int count) { return _mm512_maskz_loadu_pd(first(count), p); }
   static void store_partial(double* p, reg r, int count) { _mm512_mask_storeu_pd(p, first(count), r); }
+  static reg load_even(const double* p) { return even(load(p), load(p + 8)); }
+  static reg load_even_partial(const double* p, int count) {
+    const uint32_t used = (1u << (2 * count - 1)) - 1;
+    return even(_mm512_maskz_loadu_pd(static_cast<__mmask8>(used), p),
+                _mm512_maskz_loadu_pd(static_cast<__mmask8>(used >> 8), p + 8));
+  }
+  static reg even(reg low, reg high) { return _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), high); }
   template <class Index>
   static reg gather_partial(const double* base, const Index* index, int count) {
     return _mm512_mask_i32gather_pd(zero(), first(count), widen_partial(index, count), base, 8);
