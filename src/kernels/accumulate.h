@@ -19,6 +19,22 @@ struct ByPlace {
   static uint32_t value(const BlockRows& block, uint32_t first, uint32_t k) { return first + block.places[k]; }
 };
 
+// Asks for what a later row of the block will read: a row's entries in a block are few and far from the last row's, which no
+// hardware prefetcher foresees. Inlined always: GCC 12 takes a call of such a function for one without effect.
+template <class Scalar>
+[[gnu::always_inline]] inline void prefetch_row(const BlockRows& block, const uint32_t* bound, const Scalar* values) {
+  constexpr uint32_t line = 64 / sizeof(Scalar);
+  const uint32_t first = bound[0], end = bound[block.num_shifts];
+  if (first == bound[-1]) return;  // where the row before it ends
+  for (uint32_t k = first; k < end; k += line) {
+    __builtin_prefetch(values + k);
+    __builtin_prefetch(block.offsets + k);
+    if (block.places) __builtin_prefetch(block.places + k);
+  }
+}
+
+constexpr int64_t kRowsAhead = 4;
+
 template <class V, int T, class Order>
 void accumulate_groups(const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values, Start start,
                        typename V::scalar* sums) {
@@ -27,6 +43,7 @@ void accumulate_groups(const typename V::scalar* packed, const BlockRows& block,
   const uint32_t* bound = block.bounds;
   for (int64_t row = 0; row < block.rows; ++row, ++bound) {
     const uint32_t first = *bound;
+    if (row + kRowsAhead < block.rows) prefetch_row(block, bound + kRowsAhead * (block.num_shifts + 1), values);
     for (int64_t shift = 0; shift < block.num_shifts; ++shift, ++bound, sums += T * V::lanes) {
       uint32_t k = bound[0];
       const uint32_t end = bound[1];
