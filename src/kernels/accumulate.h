@@ -11,6 +11,29 @@ namespace MPL_SPARSE_TARGET {
 // Narrow tiles take several nonzeros at a time, each with registers of its own, so that multiply-adds do not wait for each other.
 constexpr int interleaved(int vectors) { return vectors >= 6 ? 1 : vectors >= 3 ? 2 : vectors == 2 ? 4 : 8; }
 
+// The next V::unroll nonzeros, their weights loaded together. All addresses come first, so that loads never wait for one.
+template <class V, int T, int element = 0>
+[[gnu::always_inline]] inline void accumulate_several(const typename V::weights& weights,
+                                                      const typename V::scalar* const (&x)[V::unroll],
+                                                      typename V::reg (&acc)[T]) {
+  V::template multiply_add<T, element>(weights, x[element], acc);
+  if constexpr (element + 1 < V::unroll) accumulate_several<V, T, element + 1>(weights, x, acc);
+}
+
+// One row's nonzeros on vector units that multiply by one element of a register (V::unroll > 1).
+template <class V, int T>
+[[gnu::always_inline]] inline void accumulate_by_element(const typename V::scalar* packed, const uint16_t* offset,
+                                                         const typename V::scalar* weight, int64_t count,
+                                                         typename V::reg (&acc)[T]) {
+  for (; count >= V::unroll; count -= V::unroll, offset += V::unroll, weight += V::unroll) {
+    const typename V::scalar* x[V::unroll];
+#pragma GCC unroll 8
+    for (int i = 0; i < V::unroll; ++i) x[i] = packed + offset[i];
+    accumulate_several<V, T>(V::load_weights(weight), x, acc);
+  }
+  for (; count > 0; --count, ++offset, ++weight) V::template multiply_add<T, 0>(V::load_weight(weight), packed + *offset, acc);
+}
+
 template <class V, int T>
 void accumulate_rows(const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values,
                      typename V::scalar* sums) {
@@ -23,6 +46,10 @@ void accumulate_rows(const typename V::scalar* packed, const BlockRows& block, c
     reg acc[sets][T];
 #pragma GCC unroll 32
     for (int t = 0; t < T; ++t) acc[0][t] = V::load(sums + t * V::lanes);
+    if constexpr (sets == 1 && V::unroll > 1) {
+      accumulate_by_element<V, T>(packed, block.offsets + k, values + k, end - k, acc[0]);
+      k = end;
+    }
     if (sets > 1) {
 #pragma GCC unroll 8
       for (int s = 1; s < sets; ++s) {

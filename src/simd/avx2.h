@@ -19,6 +19,7 @@ struct Vec<float> {
   using reg = __m256;
   static constexpr int lanes = 8;
   static constexpr int max_vectors = 12;
+  static constexpr int unroll = 1;
 
   static reg zero() { return _mm256_setzero_ps(); }
   static reg broadcast(float x) { return _mm256_set1_ps(x); }
@@ -52,6 +53,7 @@ struct Vec<double> {
   using reg = __m256d;
   static constexpr int lanes = 4;
   static constexpr int max_vectors = 12;
+  static constexpr int unroll = 1;
 
   static reg zero() { return _mm256_setzero_pd(); }
   static reg broadcast(double x) { return _mm256_set1_pd(x); }

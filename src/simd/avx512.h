@@ -17,6 +17,7 @@ struct Vec<float> {
   using reg = __m512;
   static constexpr int lanes = 16;
   static constexpr int max_vectors = 20;
+  static constexpr int unroll = 1;
 
   static reg zero() { return _mm512_setzero_ps(); }
   static reg broadcast(float x) { return _mm512_set1_ps(x); }
@@ -51,6 +52,7 @@ struct Vec<double> {
   using reg = __m512d;
   static constexpr int lanes = 8;
   static constexpr int max_vectors = 20;
+  static constexpr int unroll = 1;
 
   static reg zero() { return _mm512_setzero_pd(); }
   static reg broadcast(double x) { return _mm512_set1_pd(x); }

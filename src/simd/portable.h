@@ -14,6 +14,7 @@ struct PortableVec {
   typedef Scalar reg __attribute__((vector_size(16)));
   static constexpr int lanes = 16 / sizeof(Scalar);
   static constexpr int max_vectors = 6;
+  static constexpr int unroll = 1;
 
   static reg zero() { return reg{}; }
   static reg broadcast(Scalar x) { return x - reg{}; }  // keeps -0.0, as adding zero would not
