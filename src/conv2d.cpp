@@ -61,7 +61,7 @@ void check_geometry(const Pattern& pattern, const Conv2dGeometry& g) {
 
 template <class Scalar>
 VectorUnit unit_of(const Kernels<Scalar>& kernel) {
-  return {kernel.lanes, kernel.max_vectors, static_cast<int64_t>(sizeof(Scalar))};
+  return {kernel.lanes, kernel.max_vectors, static_cast<int64_t>(sizeof(Scalar)), kernel.nonzero_cost};
 }
 
 template <class Scalar>

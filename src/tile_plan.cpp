@@ -36,7 +36,7 @@ struct Choice {
   double cost;
 };
 
-// The tile whose estimated cost is least. Per nonzero and tile: its vectors, and about one more for the broadcast and the
+// The tile whose estimated cost is least. Per nonzero and tile: its vectors, and some more for the broadcast and the
 // indices; per packed element a copy; per row and block, sums loaded and stored.
 Extents choose_tile(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit) {
   const double channels = static_cast<double>(c.groups * c.channels_per_group);
@@ -68,7 +68,7 @@ Extents choose_tile(const Correlation& c, int64_t nnz, const Extents& extents, c
                                              ceil_div(extents.cols, tile.cols));
     const double blocks = std::max(1.0, channels * window.channel_stride * unit.element_bytes / kBlockBytes);
     const double rows = static_cast<double>(c.rows_per_group * c.groups);
-    const double cost = tiles * (nnz * (vectors + 1.0) + channels * window.channel_stride * 1.5 / unit.lanes +
+    const double cost = tiles * (nnz * (vectors + unit.nonzero_cost) + channels * window.channel_stride * 1.5 / unit.lanes +
                                  rows * (c.groups == 1 ? blocks : 1.0) * (2.0 * vectors + 4.0));
     if (cost < best.cost) best = {tile, cost};
   }

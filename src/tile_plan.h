@@ -39,6 +39,7 @@ struct VectorUnit {
   int64_t lanes;
   int64_t max_vectors;
   int64_t element_bytes;
+  double nonzero_cost = 1;  // what a nonzero costs beside its vectors, in vectors
 };
 
 // Part of the kernel, all of it unless a single channel's tile would be too large for 16-bit offsets.

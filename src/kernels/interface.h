@@ -79,8 +79,9 @@ struct RowsJob {
 
 template <class Scalar>
 struct Kernels {
-  int lanes;        // elements of a vector
-  int max_vectors;  // the widest tile, in vectors
+  int lanes;            // elements of a vector
+  int max_vectors;      // the widest tile, in vectors
+  double nonzero_cost;  // of accumulate, what a nonzero takes beside its vectors, in vectors
 
   void (*pack)(const PackJob<Scalar>& job);
   // flat[channel][position] -> outer

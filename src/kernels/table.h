@@ -15,7 +15,7 @@ template <class Scalar>
 const Kernels<Scalar>& table() {
   using V = Vec<Scalar>;
   static constexpr Kernels<Scalar> kernels = {
-      V::lanes,       V::max_vectors, &pack<Scalar>,          &store<Scalar>,        &load<Scalar>,
+      V::lanes,       V::max_vectors, V::nonzero_cost,        &pack<Scalar>,         &store<Scalar>,   &load<Scalar>,
       &accumulate<V>, &sample<V>,     &rows_dot<V, uint16_t>, &rows_dot<V, int32_t>, &permute<Scalar>,
   };
   return kernels;

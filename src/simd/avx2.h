@@ -20,6 +20,7 @@ struct Vec<float> {
   static constexpr int lanes = 8;
   static constexpr int max_vectors = 12;
   static constexpr int unroll = 1;
+  static constexpr double nonzero_cost = 1;
 
   static reg zero() { return _mm256_setzero_ps(); }
   static reg broadcast(float x) { return _mm256_set1_ps(x); }
@@ -54,6 +55,7 @@ struct Vec<double> {
   static constexpr int lanes = 4;
   static constexpr int max_vectors = 12;
   static constexpr int unroll = 1;
+  static constexpr double nonzero_cost = 1;
 
   static reg zero() { return _mm256_setzero_pd(); }
   static reg broadcast(double x) { return _mm256_set1_pd(x); }

@@ -74,6 +74,7 @@ struct Vec<float> {
   static constexpr int max_vectors = 12;
   static constexpr int unroll = 1;
 #endif
+  static constexpr double nonzero_cost = 2;
 
   static reg zero() { return vdupq_n_f32(0); }
   static reg broadcast(float x) { return vdupq_n_f32(x); }
@@ -120,6 +121,7 @@ struct Vec<double> {
   static constexpr int lanes = 2;
   static constexpr int max_vectors = 20;
   static constexpr int unroll = 2;
+  static constexpr double nonzero_cost = 2;
 
   static reg zero() { return vdupq_n_f64(0); }
   static reg broadcast(double x) { return vdupq_n_f64(x); }
