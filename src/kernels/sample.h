@@ -9,13 +9,18 @@ namespace MPL_SPARSE_TARGET {
 template <class V, int Count>
 inline void dot_products(int vectors, const typename V::scalar* packed, const uint16_t* offsets, const typename V::scalar* grad,
                          typename V::scalar* sums) {
+  const typename V::scalar* x[Count];  // pointers, so that no address is computed in the loop
   typename V::reg acc[Count];
 #pragma GCC unroll 8
-  for (int i = 0; i < Count; ++i) acc[i] = V::zero();
-  for (int t = 0; t < vectors; ++t) {
-    const typename V::reg g = V::load(grad + t * V::lanes);
+  for (int i = 0; i < Count; ++i) {
+    x[i] = packed + offsets[i];
+    acc[i] = V::zero();
+  }
+  const int64_t length = int64_t{vectors} * V::lanes;
+  for (int64_t p = 0; p < length; p += V::lanes) {
+    const typename V::reg g = V::load(grad + p);
 #pragma GCC unroll 8
-    for (int i = 0; i < Count; ++i) acc[i] = V::fma(g, V::load(packed + offsets[i] + t * V::lanes), acc[i]);
+    for (int i = 0; i < Count; ++i) acc[i] = V::fma(g, V::load(x[i] + p), acc[i]);
   }
 #pragma GCC unroll 8
   for (int i = 0; i < Count; ++i) sums[i] = V::sum(acc[i]);
