@@ -21,12 +21,17 @@ struct Vec;
 // order and the registers are set here. Two banks of registers let a core without reordering load the one and multiply the other.
 #define MPL_SPARSE_LOAD_4(form, a, b, c, d) \
   "ld1 {v" #a "." form ", v" #b "." form ", v" #c "." form ", v" #d "." form "}, [%[x]], #64\n"
-#define MPL_SPARSE_MULTIPLY_ADD(form, lane, t, from) "fmla %[a" #t "]." form ", v" #from "." form ", %[w]." lane "[%c[e]]\n"
-#define MPL_SPARSE_MULTIPLY_ADD_4(Reg, form, lane)                                                                             \
+#define MPL_SPARSE_FMLA(form, lane, t, from) "fmla %[a" #t "]." form ", v" #from "." form ", %[w]." lane "[%c[e]]\n"
+#define MPL_SPARSE_LOW_4(form, lane) \
+  MPL_SPARSE_FMLA(form, lane, 0, 24) \
+  MPL_SPARSE_FMLA(form, lane, 1, 25) MPL_SPARSE_FMLA(form, lane, 2, 26) MPL_SPARSE_FMLA(form, lane, 3, 27)
+#define MPL_SPARSE_HIGH_4(form, lane) \
+  MPL_SPARSE_FMLA(form, lane, 4, 28)  \
+  MPL_SPARSE_FMLA(form, lane, 5, 29) MPL_SPARSE_FMLA(form, lane, 6, 30) MPL_SPARSE_FMLA(form, lane, 7, 31)
+#define MPL_SPARSE_DEFINE(Reg, form, lane)                                                                                     \
   template <int element, class Scalar>                                                                                         \
   [[gnu::always_inline]] inline const Scalar* multiply_add_4(Reg weights, const Scalar* x, Reg* acc) {                         \
-    asm volatile(MPL_SPARSE_LOAD_4(form, 24, 25, 26, 27) MPL_SPARSE_MULTIPLY_ADD(form, lane, 0, 24) MPL_SPARSE_MULTIPLY_ADD(   \
-                     form, lane, 1, 25) MPL_SPARSE_MULTIPLY_ADD(form, lane, 2, 26) MPL_SPARSE_MULTIPLY_ADD(form, lane, 3, 27)  \
+    asm volatile(MPL_SPARSE_LOAD_4(form, 24, 25, 26, 27) MPL_SPARSE_LOW_4(form, lane)                                          \
                  : [x] "+r"(x), [a0] "+w"(acc[0]), [a1] "+w"(acc[1]), [a2] "+w"(acc[2]), [a3] "+w"(acc[3])                     \
                  : [w] "w"(weights), [e] "i"(element)                                                                          \
                  : "memory", "v24", "v25", "v26", "v27");                                                                      \
@@ -34,21 +39,20 @@ struct Vec;
   }                                                                                                                            \
   template <int element, class Scalar>                                                                                         \
   [[gnu::always_inline]] inline const Scalar* multiply_add_8(Reg weights, const Scalar* x, Reg* acc) {                         \
-    asm volatile(MPL_SPARSE_LOAD_4(form, 24, 25, 26, 27) MPL_SPARSE_LOAD_4(form, 28, 29, 30, 31)                               \
-                     MPL_SPARSE_MULTIPLY_ADD(form, lane, 0, 24) MPL_SPARSE_MULTIPLY_ADD(form, lane, 1, 25)                     \
-                         MPL_SPARSE_MULTIPLY_ADD(form, lane, 2, 26) MPL_SPARSE_MULTIPLY_ADD(form, lane, 3, 27)                 \
-                             MPL_SPARSE_MULTIPLY_ADD(form, lane, 4, 28) MPL_SPARSE_MULTIPLY_ADD(form, lane, 5, 29)             \
-                                 MPL_SPARSE_MULTIPLY_ADD(form, lane, 6, 30) MPL_SPARSE_MULTIPLY_ADD(form, lane, 7, 31)         \
+    asm volatile(MPL_SPARSE_LOAD_4(form, 24, 25, 26, 27) MPL_SPARSE_LOAD_4(form, 28, 29, 30, 31) MPL_SPARSE_LOW_4(form, lane)  \
+                     MPL_SPARSE_HIGH_4(form, lane)                                                                             \
                  : [x] "+r"(x), [a0] "+w"(acc[0]), [a1] "+w"(acc[1]), [a2] "+w"(acc[2]), [a3] "+w"(acc[3]), [a4] "+w"(acc[4]), \
                    [a5] "+w"(acc[5]), [a6] "+w"(acc[6]), [a7] "+w"(acc[7])                                                     \
                  : [w] "w"(weights), [e] "i"(element)                                                                          \
                  : "memory", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");                                          \
     return x;                                                                                                                  \
   }
-MPL_SPARSE_MULTIPLY_ADD_4(float32x4_t, "4s", "s")
-MPL_SPARSE_MULTIPLY_ADD_4(float64x2_t, "2d", "d")
-#undef MPL_SPARSE_MULTIPLY_ADD_4
-#undef MPL_SPARSE_MULTIPLY_ADD
+MPL_SPARSE_DEFINE(float32x4_t, "4s", "s")
+MPL_SPARSE_DEFINE(float64x2_t, "2d", "d")
+#undef MPL_SPARSE_DEFINE
+#undef MPL_SPARSE_HIGH_4
+#undef MPL_SPARSE_LOW_4
+#undef MPL_SPARSE_FMLA
 #undef MPL_SPARSE_LOAD_4
 
 // acc[t] += weights[element] * x[t] for t < T.
