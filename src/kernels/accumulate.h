@@ -11,13 +11,15 @@ namespace MPL_SPARSE_TARGET {
 // Narrow tiles take several nonzeros at a time, each with registers of its own, so that multiply-adds do not wait for each other.
 constexpr int interleaved(int vectors) { return vectors >= 6 ? 1 : vectors >= 3 ? 2 : vectors == 2 ? 4 : 8; }
 
-// The next V::unroll nonzeros, their weights loaded together. All addresses come first, so that loads never wait for one.
-template <class V, int T, int element = 0>
-[[gnu::always_inline]] inline void accumulate_several(const typename V::weights& weights,
-                                                      const typename V::scalar* const (&x)[V::unroll],
+// V::unroll nonzeros whose weights were loaded together. Each address makes way for that of the nonzero `ahead` from it, if any,
+// so that loads never wait for one.
+template <class V, int T, int ahead, int element = 0>
+[[gnu::always_inline]] inline void accumulate_several(const typename V::weights& weights, const typename V::scalar* packed,
+                                                      const uint16_t* offset, const typename V::scalar* (&x)[V::unroll],
                                                       typename V::reg (&acc)[T]) {
   V::template multiply_add<T, element>(weights, x[element], acc);
-  if constexpr (element + 1 < V::unroll) accumulate_several<V, T, element + 1>(weights, x, acc);
+  if constexpr (ahead > 0) x[element] = packed + offset[ahead + element];
+  if constexpr (element + 1 < V::unroll) accumulate_several<V, T, ahead, element + 1>(weights, packed, offset, x, acc);
 }
 
 // One row's nonzeros on vector units that multiply by one element of a register (V::unroll > 1).
@@ -25,11 +27,16 @@ template <class V, int T>
 [[gnu::always_inline]] inline void accumulate_by_element(const typename V::scalar* packed, const uint16_t* offset,
                                                          const typename V::scalar* weight, int64_t count,
                                                          typename V::reg (&acc)[T]) {
-  for (; count >= V::unroll; count -= V::unroll, offset += V::unroll, weight += V::unroll) {
-    const typename V::scalar* x[V::unroll];
+  constexpr int unroll = V::unroll;
+  if (count >= unroll) {
+    const typename V::scalar* x[unroll];
 #pragma GCC unroll 8
-    for (int i = 0; i < V::unroll; ++i) x[i] = packed + offset[i];
-    accumulate_several<V, T>(V::load_weights(weight), x, acc);
+    for (int i = 0; i < unroll; ++i) x[i] = packed + offset[i];
+    for (; count >= 2 * unroll; count -= unroll, offset += unroll, weight += unroll) {
+      accumulate_several<V, T, unroll>(V::load_weights(weight), packed, offset, x, acc);
+    }
+    accumulate_several<V, T, 0>(V::load_weights(weight), packed, offset, x, acc);
+    count -= unroll, offset += unroll, weight += unroll;
   }
   for (; count > 0; --count, ++offset, ++weight) V::template multiply_add<T, 0>(V::load_weight(weight), packed + *offset, acc);
 }
