@@ -69,8 +69,8 @@ struct Choice {
 };
 
 // A rough model of a core, in turns of its multiply-add unit, from measurements of the micro-kernel.
-constexpr double kSplitLoads = 1.45;   // of an unaligned load where those are slow, against an aligned one
-constexpr double kNonzero = 0.8;       // the broadcast, the offset and the loop
+constexpr double kSplitLoads = 1.45;  // of an unaligned load where those are slow, against an aligned one
+
 constexpr double kGroup = 8;           // the loop's end, mostly a branch that is predicted wrongly
 constexpr double kGroupVector = 1.75;  // a sum read and written back
 constexpr double kPackedVector = 1.5;  // a vector copied
@@ -79,7 +79,7 @@ constexpr double kDot = 6;             // a dot product's own sum, of eight form
 constexpr double kDotsGroup = 24;      // the dot products of a group that are fewer than eight
 constexpr double kStoredRow = 6;       // a row of outputs written
 constexpr int64_t kMostBlockBytes[] = {24 * 1024, 48 * 1024, 96 * 1024};  // first-level cache, or some of the second
-constexpr double kBlockPenalty[] = {1.0, 1.1, 1.4};
+constexpr double kFarther[] = {0.0, 0.1, 0.4};  // times the vector unit's far_cost: of a vector of such a block, over a near one
 
 // The tile of at most `vectors` vectors that holds the most outputs.
 Layout widest_layout(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment, int64_t vectors) {
@@ -131,8 +131,8 @@ Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const
     const double bytes = channels / c.groups * window.channel_stride * unit.element_bytes;
     const double blocks = std::max(1.0, std::ceil(bytes / kMostBlockBytes[i]));
     const double groups = std::min(rows * shifts.size() * blocks, static_cast<double>(nnz));
-    const double penalty = bytes * c.groups > kMostBlockBytes[0] ? kBlockPenalty[i] : 1.0;
-    const double one_nonzero = use == Use::sample ? kDot + vectors / 8.0 : kNonzero;
+    const double penalty = bytes * c.groups > kMostBlockBytes[0] ? 1.0 + unit.far_cost * kFarther[i] : 1.0;
+    const double one_nonzero = use == Use::sample ? kDot + vectors / 8.0 : unit.nonzero_cost;
     const double one_group = use == Use::sample ? kDotsGroup + vectors : kGroup + vectors * kGroupVector;
     const double cost = tiles * (nnz * (vectors * load * penalty + one_nonzero) + groups * one_group + packing + storing);
     if (cost < choice.cost) {

@@ -43,6 +43,7 @@ struct VectorUnit {
   int64_t max_vectors;
   int64_t alignment;  // in elements
   int64_t element_bytes;
+  double nonzero_cost, far_cost;  // as in Kernels
 };
 
 // Part of the kernel, all of it unless a single channel's tile would be too large for 16-bit offsets.

@@ -13,11 +13,43 @@ constexpr int interleaved(int vectors) { return vectors >= 6 ? 1 : vectors >= 3 
 
 // Where the value of entry k stands, in a block whose row starts at `first`.
 struct InOrder {
+  static constexpr bool in_order = true;
   static uint32_t value(const BlockRows&, uint32_t, uint32_t k) { return k; }
 };
 struct ByPlace {
+  static constexpr bool in_order = false;
   static uint32_t value(const BlockRows& block, uint32_t first, uint32_t k) { return first + block.places[k]; }
 };
+
+// V::unroll nonzeros whose weights were loaded together. Each address makes way for that of the nonzero `ahead` from it, if any,
+// so that loads never wait for one.
+template <class V, int T, int ahead, int element = 0>
+[[gnu::always_inline]] inline void accumulate_several(const typename V::weights& weights, const typename V::scalar* packed,
+                                                      const uint16_t* offset, const typename V::scalar* (&x)[V::unroll],
+                                                      typename V::reg (&acc)[T]) {
+  V::template multiply_add<T, element>(weights, x[element], acc);
+  if constexpr (ahead > 0) x[element] = packed + offset[ahead + element];
+  if constexpr (element + 1 < V::unroll) accumulate_several<V, T, ahead, element + 1>(weights, packed, offset, x, acc);
+}
+
+// One row's nonzeros on vector units that multiply by one element of a register (V::unroll > 1).
+template <class V, int T>
+[[gnu::always_inline]] inline void accumulate_by_element(const typename V::scalar* packed, const uint16_t* offset,
+                                                         const typename V::scalar* weight, int64_t count,
+                                                         typename V::reg (&acc)[T]) {
+  constexpr int unroll = V::unroll;
+  if (count >= unroll) {
+    const typename V::scalar* x[unroll];
+#pragma GCC unroll 8
+    for (int i = 0; i < unroll; ++i) x[i] = packed + offset[i];
+    for (; count >= 2 * unroll; count -= unroll, offset += unroll, weight += unroll) {
+      accumulate_several<V, T, unroll>(V::load_weights(weight), packed, offset, x, acc);
+    }
+    accumulate_several<V, T, 0>(V::load_weights(weight), packed, offset, x, acc);
+    count -= unroll, offset += unroll, weight += unroll;
+  }
+  for (; count > 0; --count, ++offset, ++weight) V::template multiply_add<T, 0>(V::load_weight(weight), packed + *offset, acc);
+}
 
 // Asks for what a later row of the block will read: a row's entries in a block are few and far from the last row's, which no
 // hardware prefetcher foresees. Inlined always: GCC 12 takes a call of such a function for one without effect.
@@ -55,6 +87,10 @@ void accumulate_groups(const typename V::scalar* packed, const BlockRows& block,
       } else {
 #pragma GCC unroll 32
         for (int t = 0; t < T; ++t) acc[0][t] = V::zero();
+      }
+      if constexpr (Order::in_order && sets == 1 && V::unroll > 1) {
+        accumulate_by_element<V, T>(packed, block.offsets + k, values + k, end - k, acc[0]);
+        k = end;
       }
       if (sets > 1) {
 #pragma GCC unroll 8

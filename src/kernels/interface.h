@@ -113,9 +113,11 @@ constexpr int kMostSampleVectors = 64;  // sums of dot products stay in register
 
 template <class Scalar>
 struct Kernels {
-  int lanes;        // elements of a vector
-  int max_vectors;  // the widest tile that accumulate takes, in vectors
-  int alignment;    // loads at multiples of this many elements are fast; 1: all are
+  int lanes;            // elements of a vector
+  int max_vectors;      // the widest tile that accumulate takes, in vectors
+  int alignment;        // loads at multiples of this many elements are fast; 1: all are
+  double nonzero_cost;  // of accumulate, what a nonzero takes beside its vectors, in vectors
+  double far_cost;      // how much slower a vector comes from the second-level cache: 1 is 10% at 48 KB and 40% at 96 KB
 
   void (*pack)(const PackJob<Scalar>& job);
   // flat[channel][shift] -> outer; a row of outputs may be read up to a vector past its end

@@ -13,25 +13,29 @@ template <class V, int Count>
 inline void dot_products(int vectors, const typename V::scalar* packed, const uint16_t* offsets, const typename V::scalar* grad,
                          typename V::scalar* sums) {
   constexpr int parts = kDots / Count;
+  const typename V::scalar* x[Count];  // pointers, so that no address is computed in the loop
   typename V::reg acc[kDots];
 #pragma GCC unroll 8
   for (int i = 0; i < kDots; ++i) acc[i] = V::zero();
-  int t = 0;
-  for (; t + parts <= vectors; t += parts) {
+#pragma GCC unroll 8
+  for (int i = 0; i < Count; ++i) x[i] = packed + offsets[i];
+  const int64_t length = int64_t{vectors} * V::lanes;
+  int64_t p = 0;
+  for (; p + parts * V::lanes <= length; p += parts * V::lanes) {
 #pragma GCC unroll 8
     for (int part = 0; part < parts; ++part) {
-      const typename V::reg g = V::load(grad + (t + part) * V::lanes);
+      const typename V::reg g = V::load(grad + p + part * V::lanes);
 #pragma GCC unroll 8
       for (int i = 0; i < Count; ++i) {
         typename V::reg& sum = acc[part * Count + i];
-        sum = V::fma(g, V::load(packed + offsets[i] + (t + part) * V::lanes), sum);
+        sum = V::fma(g, V::load(x[i] + p + part * V::lanes), sum);
       }
     }
   }
-  for (; t < vectors; ++t) {
-    const typename V::reg g = V::load(grad + t * V::lanes);
+  for (; p < length; p += V::lanes) {
+    const typename V::reg g = V::load(grad + p);
 #pragma GCC unroll 8
-    for (int i = 0; i < Count; ++i) acc[i] = V::fma(g, V::load(packed + offsets[i] + t * V::lanes), acc[i]);
+    for (int i = 0; i < Count; ++i) acc[i] = V::fma(g, V::load(x[i] + p), acc[i]);
   }
   if (Count == kDots) return V::sum_each(acc, sums);
 #pragma GCC unroll 8

@@ -18,6 +18,8 @@ const Kernels<Scalar>& table() {
       V::lanes,
       V::max_vectors,
       V::alignment,
+      V::nonzero_cost,
+      V::far_cost,
       &pack<V>,
       &store<V>,
       &load<V>,

@@ -21,6 +21,9 @@ struct Vec<float> {
   static constexpr int lanes = 8;
   static constexpr int alignment = 8;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 12;
+  static constexpr int unroll = 1;
+  static constexpr double nonzero_cost = 0.8;
+  static constexpr double far_cost = 1;
 
   static reg zero() { return _mm256_setzero_ps(); }
   static reg broadcast(float x) { return _mm256_set1_ps(x); }
@@ -69,6 +72,9 @@ struct Vec<double> {
   static constexpr int lanes = 4;
   static constexpr int alignment = 4;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 12;
+  static constexpr int unroll = 1;
+  static constexpr double nonzero_cost = 0.8;
+  static constexpr double far_cost = 1;
 
   static reg zero() { return _mm256_setzero_pd(); }
   static reg broadcast(double x) { return _mm256_set1_pd(x); }

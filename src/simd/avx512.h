@@ -20,6 +20,9 @@ struct Vec<float> {
   static constexpr int lanes = 16;
   static constexpr int alignment = 8;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 20;
+  static constexpr int unroll = 1;
+  static constexpr double nonzero_cost = 0.8;
+  static constexpr double far_cost = 1;
 
   static reg zero() { return _mm512_setzero_ps(); }
   static reg broadcast(float x) { return _mm512_set1_ps(x); }
@@ -76,6 +79,9 @@ struct Vec<double> {
   static constexpr int lanes = 8;
   static constexpr int alignment = 4;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 20;
+  static constexpr int unroll = 1;
+  static constexpr double nonzero_cost = 0.8;
+  static constexpr double far_cost = 1;
 
   static reg zero() { return _mm512_setzero_pd(); }
   static reg broadcast(double x) { return _mm512_set1_pd(x); }

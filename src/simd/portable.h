@@ -15,6 +15,9 @@ struct PortableVec {
   static constexpr int lanes = 16 / sizeof(Scalar);
   static constexpr int max_vectors = 6;
   static constexpr int alignment = 1;
+  static constexpr int unroll = 1;
+  static constexpr double nonzero_cost = 1;
+  static constexpr double far_cost = 1;
 
   static reg zero() { return reg{}; }
   static reg broadcast(Scalar x) { return x - reg{}; }  // keeps -0.0, as adding zero would not

@@ -1,7 +1,7 @@
 // Runs one fixed case of the core a number of times on one thread: something small to count instructions of, under an emulator or
 // a profiler. Weights and inputs come from a fixed generator, so counts repeat; what N + 1 calls cost more than N is one call.
 //
-//   driver CASE BACKEND SPARSITY CALLS [float|double]    prints the case, its nonzeros, its multiply-adds (those on padding too), a checksum
+//   driver CASE BACKEND SPARSITY CALLS [float|double]    prints nonzeros, multiply-adds (padding included) and a checksum
 //   driver --list                                        prints the names of the cases
 #include <cstdint>
 #include <cstdio>
