@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/interface.h"
+#include "kernels/prefetch.h"
 
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
@@ -88,6 +89,7 @@ void sample(int vectors, const typename V::scalar* packed, const BlockRows& bloc
             const typename V::scalar* grad, int64_t grad_stride, const uint8_t* in_use, typename V::scalar* grad_values) {
   const uint32_t* bound = block.bounds;
   for (int64_t row = 0; row < block.rows; ++row, ++bound, grad += grad_stride) {
+    if (row + kRowsAhead < block.rows) prefetch_row(block, bound + kRowsAhead * (block.num_shifts + 1), grad_values);
     for (int64_t s = 0; s < block.num_shifts; ++s, ++bound) {
       const SampleGroup<V> group = {vectors, packed, grad - shifts[s], in_use - shifts[s]};
       uint32_t k = bound[0];
