@@ -76,11 +76,18 @@ inline void sample_nonzeros(const SampleGroup<V>& group, const uint16_t* entries
   for (int i = 0; i < Count; ++i) offsets[i] = entries[i < used ? i : 0];
   typename V::scalar sums[Count];
   dot_products<V, Count>(group.vectors, group.packed, offsets, group.grad, sums);
-  for (int i = 0; i < used; ++i) {
-    if (!(sums[i] == sums[i])) {
+  int numbers = 0;
+  for (int i = 0; i < Count; ++i) numbers += sums[i] == sums[i];
+  if (numbers < Count) {
+    for (int i = 0; i < Count; ++i) {
+      if (sums[i] == sums[i]) continue;
       sums[i] = sample_where_in_use<V, Count>(group.vectors, group.packed + offsets[i], group.grad, group.in_use);
     }
-    grad_values[i] += sums[i];
+  }
+  if (used == Count) {
+    for (int i = 0; i < Count; ++i) grad_values[i] += sums[i];
+  } else {
+    for (int i = 0; i < used; ++i) grad_values[i] += sums[i];
   }
 }
 
