@@ -45,7 +45,8 @@ Conv2dGeometry pointwise(const Pattern& pattern, int64_t batch) {
 
 // Whether bits are the faster form of the columns; from which density on is the backend's to say.
 bool by_bits(const Pattern& pattern, double least_density) {
-  return static_cast<double>(pattern.nnz()) >= least_density * static_cast<double>(pattern.rows()) * static_cast<double>(pattern.cols());
+  return static_cast<double>(pattern.nnz()) >=
+         least_density * static_cast<double>(pattern.rows()) * static_cast<double>(pattern.cols());
 }
 
 bool narrow(const Pattern& pattern) { return pattern.cols() <= kNarrowColumns; }
@@ -78,8 +79,8 @@ const Scalar* contiguous(const Scalar* data, int64_t stride, int64_t size, int64
   return copy;
 }
 
-// The first row of [begin, end) whose nonzeros end less than a vector before the last one's: from here on, whoever passes the end of
-// a row by a vector may pass the end of the rows.
+// The first row of [begin, end) whose nonzeros end less than a vector before the last one's: from here on, whoever passes the end
+// of a row by a vector may pass the end of the rows.
 int64_t rows_near_end(const Pattern& pattern, int64_t begin, int64_t end, int64_t lanes) {
   const int32_t* row_ptr = pattern.row_ptr();
   const int64_t last = row_ptr[end] - lanes;
@@ -88,8 +89,8 @@ int64_t rows_near_end(const Pattern& pattern, int64_t begin, int64_t end, int64_
          (row_ptr + 1);
 }
 
-// Calls use(rows begin, rows end, their values) for rows [begin, end), the last of them with a copy of their values that has room for
-// a vector more.
+// Calls use(rows begin, rows end, their values) for rows [begin, end), the last of them with a copy of their values that has room
+// for a vector more.
 template <class Scalar, class Use>
 void with_room_after(const Pattern& pattern, const Scalar* values, int64_t begin, int64_t end, int64_t lanes, Use use) {
   const int32_t* row_ptr = pattern.row_ptr();
@@ -143,10 +144,11 @@ void sample_forward(const Pattern& pattern, const Scalar* values, const Scalar* 
   });
 }
 
-// Each part of the rows has sums of its own, added up in the order of the parts. There are as many parts for any number of threads.
+// Each part of the rows has sums of its own, added up in the order of the parts. There are as many parts for any number of
+// threads.
 template <class Scalar>
-void sample_grad_input(const Pattern& pattern, const Scalar* values, const Vector<const Scalar>& g, const Vector<Scalar>& grad_input,
-                       int num_threads) {
+void sample_grad_input(const Pattern& pattern, const Scalar* values, const Vector<const Scalar>& g,
+                       const Vector<Scalar>& grad_input, int num_threads) {
   const Kernels<Scalar>& kernel = kernels<Scalar>();
   const bool bits = by_bits(pattern, kernel.bit_densities.add);
   const int64_t size = round_up(pattern.cols(), kSumsAlignment);

@@ -10,7 +10,9 @@ namespace MPL_SPARSE_TARGET {
 template <int lanes>
 inline uint32_t bits_at(const uint8_t* row, int64_t col) {
   if constexpr (lanes == 16) {
-    return row[col / 8] | static_cast<uint32_t>(row[col / 8 + 1]) << 8;
+    uint16_t bits;
+    __builtin_memcpy(&bits, row + col / 8, sizeof bits);
+    return bits;
   } else if constexpr (lanes == 8) {
     return row[col / 8];
   } else {

@@ -100,8 +100,8 @@ struct BlockRows {
 // Whether sums start at zero or go on from what an earlier block left.
 enum class Start { zero, sums };
 
-// Consecutive rows of a sparse matrix, for products with one dense vector; the index arrays are those of CSR. Values that come with
-// it are those of its rows: the first is that of the first row's first nonzero.
+// Consecutive rows of a sparse matrix, for products with one dense vector; the index arrays are those of CSR. Values that come
+// with it are those of its rows: the first is that of the first row's first nonzero.
 template <class Index>
 struct RowsJob {
   const int32_t* row_ptr;
@@ -110,7 +110,8 @@ struct RowsJob {
 };
 
 // The same, with one bit a column: bit c % 8 of a row's byte c / 8, bytes up to a multiple of 64 columns, and zero beyond `cols`.
-// Values may be read, and gradients at them written, up to a vector past the last; inputs are readable up to a multiple of a vector.
+// Values may be read, and gradients at them written, up to a vector past the last; inputs are readable up to a multiple of a
+// vector.
 struct BitRowsJob {
   const int32_t* row_ptr;
   const uint8_t* bits;

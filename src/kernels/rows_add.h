@@ -16,7 +16,8 @@ void rows_add(const RowsJob<Index>& job, const Scalar* values, const Scalar* g, 
     int64_t k = job.row_ptr[row];
     const int64_t end = job.row_ptr[row + 1];
     for (; k + 4 <= end; k += 4) {
-      Scalar* const to[4] = {sums + job.col_idx[k], sums + job.col_idx[k + 1], sums + job.col_idx[k + 2], sums + job.col_idx[k + 3]};
+      Scalar* const to[4] = {sums + job.col_idx[k], sums + job.col_idx[k + 1], sums + job.col_idx[k + 2],
+                             sums + job.col_idx[k + 3]};
       const Scalar sum[4] = {*to[0] + factor * origin[k], *to[1] + factor * origin[k + 1], *to[2] + factor * origin[k + 2],
                              *to[3] + factor * origin[k + 3]};
       for (int i = 0; i < 4; ++i) *to[i] = sum[i];

@@ -39,8 +39,8 @@ inline typename V::scalar long_row(const Index* col_idx, int64_t count, const ty
 
 constexpr int64_t kProducts = 1024;
 
-// Short rows leave vectors half empty. So their products are formed for as many rows as fit, without regard to where one ends, and
-// summed from there, eight rows at once.
+// Short rows leave vectors half empty. So their products are formed for as many rows as fit, without regard to where one ends,
+// and summed from there, eight rows at once.
 template <class V, class Index>
 void rows_dot(const RowsJob<Index>& job, const typename V::scalar* values, const typename V::scalar* x,
               const RowResults<typename V::scalar>& results) {

@@ -22,7 +22,9 @@ alignas(64) constexpr auto kCompressEight = compress_table<8, 1>();
 alignas(64) constexpr auto kExpandFour = expand_table<4, 2>(0x80, 0);
 alignas(64) constexpr auto kCompressFour = compress_table<4, 2>();
 
-inline __m256i indices(const uint8_t* row) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row))); }
+inline __m256i indices(const uint8_t* row) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row)));
+}
 
 template <>
 struct Vec<float> {
@@ -66,7 +68,8 @@ struct Vec<float> {
   static reg gather_partial(const float* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
   }
-  static constexpr double dot_bits_from = 0.35, add_bits_from = 0.35, sample_bits_from = 0.35;
+  // Densities from which rows are read by bits: measured on one core of a Zen 4.
+  static constexpr double dot_bits_from = 0.29, add_bits_from = 0.17, sample_bits_from = 0.33;
   static reg mul(reg a, reg b) { return _mm256_mul_ps(a, b); }
   static reg load_first(const float* p, int count) { return load_partial(p, count); }
   static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
@@ -75,7 +78,9 @@ struct Vec<float> {
   static places places_of(uint32_t bits) { return indices(kExpandEight.rows[bits]); }
   static reg expand(const float* p, places at) { return _mm256_permutevar8x32_ps(load(p), at); }
   static reg fma_where(places at, reg a, reg b, reg c) { return _mm256_blendv_ps(c, fma(a, b, c), _mm256_castsi256_ps(at)); }
-  static void compress_to(float* p, reg r, uint32_t bits) { store(p, _mm256_permutevar8x32_ps(r, indices(kCompressEight.rows[bits]))); }
+  static void compress_to(float* p, reg r, uint32_t bits) {
+    store(p, _mm256_permutevar8x32_ps(r, indices(kCompressEight.rows[bits])));
+  }
 };
 
 template <>
@@ -115,16 +120,14 @@ struct Vec<double> {
   static reg gather_partial(const double* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
   }
-  static constexpr double dot_bits_from = 0.35, add_bits_from = 0.35, sample_bits_from = 0.35;
+  static constexpr double dot_bits_from = 0.6, add_bits_from = 0.43, sample_bits_from = 0.7;
   static reg mul(reg a, reg b) { return _mm256_mul_pd(a, b); }
   static reg load_first(const double* p, int count) { return load_partial(p, count); }
   static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
 
   using places = __m256i;
   static places places_of(uint32_t bits) { return indices(kExpandFour.rows[bits]); }
-  static reg permute(reg r, __m256i words) {
-    return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(r), words));
-  }
+  static reg permute(reg r, __m256i words) { return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(r), words)); }
   static reg expand(const double* p, places at) { return permute(load(p), at); }
   static reg fma_where(places at, reg a, reg b, reg c) { return _mm256_blendv_pd(c, fma(a, b, c), _mm256_castsi256_pd(at)); }
   static void compress_to(double* p, reg r, uint32_t bits) { store(p, permute(r, indices(kCompressFour.rows[bits]))); }

@@ -72,7 +72,8 @@ struct Vec<float> {
   static reg gather_partial(const float* base, const Index* index, int count) {
     return _mm512_mask_i32gather_ps(zero(), first(count), widen_partial(index, count), base, 4);
   }
-  static constexpr double dot_bits_from = 0.35, add_bits_from = 0.35, sample_bits_from = 0.35;
+  // Densities from which rows are read by bits: measured on one core of a Zen 4.
+  static constexpr double dot_bits_from = 0.28, add_bits_from = 0.17, sample_bits_from = 0.31;
   static reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
   static reg load_first(const float* p, int count) { return load_partial(p, count); }
   static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
@@ -143,7 +144,7 @@ struct Vec<double> {
   static reg gather_partial(const double* base, const Index* index, int count) {
     return _mm512_mask_i32gather_pd(zero(), first(count), widen_partial(index, count), base, 8);
   }
-  static constexpr double dot_bits_from = 0.35, add_bits_from = 0.35, sample_bits_from = 0.35;
+  static constexpr double dot_bits_from = 0.38, add_bits_from = 0.24, sample_bits_from = 0.42;
   static reg mul(reg a, reg b) { return _mm512_mul_pd(a, b); }
   static reg load_first(const double* p, int count) { return load_partial(p, count); }
   static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }

@@ -44,8 +44,11 @@ constexpr PlaceTable<lanes, units> compress_table() {
   return table;
 }
 
-// The number of set bits among four: a table where there is no instruction for it.
-inline int count_of_four(uint32_t bits) { return static_cast<int>(0x4332322132212110ull >> (4 * bits) & 7); }
+// The number of set bits among four, where there is no instruction for it.
+inline int count_of_four(uint32_t bits) {
+  static constexpr uint8_t counts[16] = {0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4};
+  return counts[bits];
+}
 
 }  // namespace MPL_SPARSE_TARGET
 }  // namespace mpl_sparse

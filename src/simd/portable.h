@@ -54,6 +54,7 @@ struct PortableVec {
   static reg gather_partial(const Scalar* base, const Index* index, int count) {
     return partial_gather<PortableVec>(base, index, count);
   }
+  // Densities from which rows are read by bits: never: there is nothing to move lanes with.
   static constexpr double dot_bits_from = 2, add_bits_from = 2, sample_bits_from = 2;
   static reg mul(reg a, reg b) { return a * b; }
   static reg load_first(const Scalar* p, int count) { return load_partial(p, count); }
