@@ -10,19 +10,17 @@ namespace MPL_SPARSE_TARGET {
 // One element at a time: there is no fast scatter. The columns of a row differ, so four may be read before any is written.
 template <class Scalar, class Index>
 void rows_add(const RowsJob<Index>& job, const Scalar* values, const Scalar* g, int64_t g_stride, Scalar* sums) {
-  const Scalar* const origin = values - job.row_ptr[job.row_begin];
+  const Scalar* p = values;
   for (int64_t row = job.row_begin; row < job.row_end; ++row) {
     const Scalar factor = g[row * g_stride];
-    int64_t k = job.row_ptr[row];
-    const int64_t end = job.row_ptr[row + 1];
-    for (; k + 4 <= end; k += 4) {
-      Scalar* const to[4] = {sums + job.col_idx[k], sums + job.col_idx[k + 1], sums + job.col_idx[k + 2],
-                             sums + job.col_idx[k + 3]};
-      const Scalar sum[4] = {*to[0] + factor * origin[k], *to[1] + factor * origin[k + 1], *to[2] + factor * origin[k + 2],
-                             *to[3] + factor * origin[k + 3]};
+    const Index* at = job.col_idx + job.row_ptr[row];
+    int64_t rest = job.row_ptr[row + 1] - job.row_ptr[row];
+    for (; rest >= 4; rest -= 4, at += 4, p += 4) {
+      Scalar* const to[4] = {sums + at[0], sums + at[1], sums + at[2], sums + at[3]};
+      const Scalar sum[4] = {*to[0] + factor * p[0], *to[1] + factor * p[1], *to[2] + factor * p[2], *to[3] + factor * p[3]};
       for (int i = 0; i < 4; ++i) *to[i] = sum[i];
     }
-    for (; k < end; ++k) sums[job.col_idx[k]] += factor * origin[k];
+    for (; rest > 0; --rest) sums[*at++] += factor * *p++;
   }
 }
 

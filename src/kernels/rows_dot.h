@@ -50,12 +50,12 @@ void rows_dot(const RowsJob<Index>& job, const typename V::scalar* values, const
   constexpr int64_t longest = 16 * lanes;
   alignas(64) Scalar products[kProducts + lanes];
   const int32_t* row_ptr = job.row_ptr;
-  const Scalar* const origin = values - row_ptr[job.row_begin];
   int64_t row = job.row_begin;
   while (row < job.row_end) {
     const int64_t start = row_ptr[row];
+    const Scalar* const own = values + (start - row_ptr[job.row_begin]);
     if (row_ptr[row + 1] - start > longest) {
-      put(results, row, long_row<V>(job.col_idx + start, row_ptr[row + 1] - start, origin + start, x));
+      put(results, row, long_row<V>(job.col_idx + start, row_ptr[row + 1] - start, own, x));
       ++row;
       continue;
     }
@@ -64,9 +64,9 @@ void rows_dot(const RowsJob<Index>& job, const typename V::scalar* values, const
     const int64_t count = row_ptr[last] - start;
     int64_t k = 0;
     for (; k + lanes <= count; k += lanes) {
-      V::store(products + k, V::mul(V::load(origin + start + k), V::gather(x, job.col_idx + start + k)));
+      V::store(products + k, V::mul(V::load(own + k), V::gather(x, job.col_idx + start + k)));
     }
-    for (; k < count; ++k) products[k] = origin[start + k] * x[job.col_idx[start + k]];
+    for (; k < count; ++k) products[k] = own[k] * x[job.col_idx[start + k]];
     for (; row < last; row += 8) {
       const int64_t rows = last - row < 8 ? last - row : 8;
       reg sums[8];

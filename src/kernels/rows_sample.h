@@ -11,13 +11,13 @@ template <class V, class Index>
 void rows_sample(const RowsJob<Index>& job, const typename V::scalar* g, int64_t g_stride, const typename V::scalar* x,
                  typename V::scalar* grad_values) {
   constexpr int lanes = V::lanes;
-  typename V::scalar* const origin = grad_values - job.row_ptr[job.row_begin];
+  typename V::scalar* p = grad_values;
   for (int64_t row = job.row_begin; row < job.row_end; ++row) {
     const typename V::scalar factor = g[row * g_stride];
-    int64_t k = job.row_ptr[row];
-    const int64_t end = job.row_ptr[row + 1];
-    for (; k + lanes <= end; k += lanes) V::store(origin + k, V::mul(V::broadcast(factor), V::gather(x, job.col_idx + k)));
-    for (; k < end; ++k) origin[k] = factor * x[job.col_idx[k]];
+    const Index* at = job.col_idx + job.row_ptr[row];
+    int64_t rest = job.row_ptr[row + 1] - job.row_ptr[row];
+    for (; rest >= lanes; rest -= lanes, at += lanes, p += lanes) V::store(p, V::mul(V::broadcast(factor), V::gather(x, at)));
+    for (; rest > 0; --rest) *p++ = factor * x[*at++];
   }
 }
 
