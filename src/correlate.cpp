@@ -8,9 +8,9 @@
 namespace mpl_sparse {
 namespace {
 
-constexpr int64_t kSumsBytes = 192 * 1024;  // a task's sums, to stay in a second-level cache
-constexpr int64_t kMinRowsPerTask = 8;      // below this, packing a tile again costs more than a thread gains
-constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kSumsBytes = 192 * 1024;        // a task's sums, to stay in a second-level cache
+constexpr int64_t kMinRowsPerTask = 8;            // below this, packing a tile again costs more than a thread gains
+constexpr int64_t kTasksPerThread = 1;            // each packs what it reads: more would balance better and copy more
 constexpr int64_t kSerialMultiplyAdds = 1000000;  // below this, packing once for each task costs more than a thread gains
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -32,6 +32,12 @@ struct ConvPlan {
   std::vector<int32_t> order;  // the value of each planned nonzero; empty: the pattern's own order
 };
 
+// One bit a column, set where the row has a nonzero: bit c % 8 of a row's byte c / 8. Rows are whole multiples of 64 columns.
+struct PatternBits {
+  int64_t row_bytes;
+  std::vector<uint8_t> bits;
+};
+
 class PlanCache {
  public:
   using Key = std::array<int64_t, 20>;
@@ -58,6 +64,24 @@ class PlanCache {
     return state.narrow_columns;
   }
 
+  // The columns as bits. O(rows * cols / 8 + nnz): for dense patterns.
+  const PatternBits& column_bits(const Pattern& pattern) {
+    State& state = state_.get();
+    std::call_once(state.as_bits, [&] {
+      PatternBits made{(pattern.cols() + 63) / 64 * 8, {}};
+      made.bits.resize(static_cast<size_t>(pattern.rows() * made.row_bytes));
+      for (int64_t row = 0; row < pattern.rows(); ++row) {
+        uint8_t* bits = made.bits.data() + row * made.row_bytes;
+        for (int32_t k = pattern.row_ptr()[row]; k < pattern.row_ptr()[row + 1]; ++k) {
+          const int32_t col = pattern.col_idx()[k];
+          bits[col / 8] = static_cast<uint8_t>(bits[col / 8] | 1 << col % 8);
+        }
+      }
+      state.column_bits = std::move(made);
+    });
+    return state.column_bits;
+  }
+
   const TransposedPattern& transposed(const Pattern& pattern);
 
  private:
@@ -67,8 +91,9 @@ class PlanCache {
   struct State {
     std::mutex lock;
     std::list<Entry> plans;
-    std::once_flag narrowed, transposed;
+    std::once_flag narrowed, as_bits, transposed;
     std::vector<uint16_t> narrow_columns;
+    PatternBits column_bits;
     TransposedPattern transpose;
   };
 

@@ -100,13 +100,38 @@ struct BlockRows {
 // Whether sums start at zero or go on from what an earlier block left.
 enum class Start { zero, sums };
 
-// Rows of a sparse matrix against one dense vector; the index arrays are those of CSR.
-template <class Scalar, class Index>
+// Consecutive rows of a sparse matrix, for products with one dense vector; the index arrays are those of CSR. Values that come
+// with it are those of its rows: the first is that of the first row's first nonzero.
+template <class Index>
 struct RowsJob {
   const int32_t* row_ptr;
   const Index* col_idx;
   int64_t row_begin, row_end;
-  Activation activation = Activation::none;
+};
+
+// The same, with one bit a column: bit c % 8 of a row's byte c / 8, bytes up to a multiple of 64 columns, and zero beyond `cols`.
+// Values may be read, and gradients at them written, up to a vector past the last; inputs are readable up to a multiple of a
+// vector.
+struct BitRowsJob {
+  const int32_t* row_ptr;
+  const uint8_t* bits;
+  int64_t row_bytes, cols;
+  int64_t row_begin, row_end;
+};
+
+// Where the results of rows go: out[r * out_stride] = activation(bias[r] + sum).
+template <class Scalar>
+struct RowResults {
+  const Scalar* bias;  // may be null
+  int64_t bias_stride;
+  Scalar* out;
+  int64_t out_stride;
+  Activation activation;
+};
+
+// The least densities at which bits are faster than indices, by what is computed; above 1: never.
+struct BitDensities {
+  double dot, add, sample;
 };
 
 constexpr int kMostSampleVectors = 64;  // sums of dot products stay in registers, so tiles may be wide
@@ -118,6 +143,7 @@ struct Kernels {
   int alignment;        // loads at multiples of this many elements are fast; 1: all are
   double nonzero_cost;  // of accumulate, what a nonzero takes beside its vectors, in vectors
   double far_cost;      // how much slower a vector comes from the second-level cache: 1 is 10% at 48 KB and 40% at 96 KB
+  BitDensities bit_densities;
 
   void (*pack)(const PackJob<Scalar>& job);
   // flat[channel][shift] -> outer; a row of outputs may be read up to a vector past its end
@@ -132,11 +158,18 @@ struct Kernels {
                  int64_t grad_stride, const uint8_t* in_use, Scalar* grad_values);
   // values: from the order of the entries to their places. scratch: as many as a row has in the block
   void (*order_values)(const BlockRows& block, Scalar* values, Scalar* scratch);
-  // out[r * out_stride] = activation(bias[r] + sum over the row's nonzeros of values[k] * x[col_idx[k]]); bias may be null
-  void (*rows_dot_u16)(const RowsJob<Scalar, uint16_t>& job, const Scalar* values, const Scalar* x, const Scalar* bias,
-                       int64_t bias_stride, Scalar* out, int64_t out_stride);
-  void (*rows_dot_i32)(const RowsJob<Scalar, int32_t>& job, const Scalar* values, const Scalar* x, const Scalar* bias,
-                       int64_t bias_stride, Scalar* out, int64_t out_stride);
+  // results[r] = sum over the row's nonzeros of values[k] * x[col_idx[k]]
+  void (*rows_dot_u16)(const RowsJob<uint16_t>& job, const Scalar* values, const Scalar* x, const RowResults<Scalar>& results);
+  void (*rows_dot_i32)(const RowsJob<int32_t>& job, const Scalar* values, const Scalar* x, const RowResults<Scalar>& results);
+  void (*rows_dot_bits)(const BitRowsJob& job, const Scalar* values, const Scalar* x, const RowResults<Scalar>& results);
+  // sums[col_idx[k]] += g[row * g_stride] * values[k]; with bits, sums are writable up to a multiple of a vector
+  void (*rows_add_u16)(const RowsJob<uint16_t>& job, const Scalar* values, const Scalar* g, int64_t g_stride, Scalar* sums);
+  void (*rows_add_i32)(const RowsJob<int32_t>& job, const Scalar* values, const Scalar* g, int64_t g_stride, Scalar* sums);
+  void (*rows_add_bits)(const BitRowsJob& job, const Scalar* values, const Scalar* g, int64_t g_stride, Scalar* sums);
+  // grad_values[k] = g[row * g_stride] * x[col_idx[k]]
+  void (*rows_sample_u16)(const RowsJob<uint16_t>& job, const Scalar* g, int64_t g_stride, const Scalar* x, Scalar* grad_values);
+  void (*rows_sample_i32)(const RowsJob<int32_t>& job, const Scalar* g, int64_t g_stride, const Scalar* x, Scalar* grad_values);
+  void (*rows_sample_bits)(const BitRowsJob& job, const Scalar* g, int64_t g_stride, const Scalar* x, Scalar* grad_values);
   // out[i] = source[order[i]]
   void (*permute)(const int32_t* order, int64_t count, const Scalar* source, Scalar* out);
 };

@@ -4,7 +4,9 @@
 #include "kernels/accumulate.h"
 #include "kernels/interface.h"
 #include "kernels/pack.h"
+#include "kernels/rows_add.h"
 #include "kernels/rows_dot.h"
+#include "kernels/rows_sample.h"
 #include "kernels/sample.h"
 #include "kernels/tile.h"
 
@@ -20,6 +22,7 @@ const Kernels<Scalar>& table() {
       V::alignment,
       V::nonzero_cost,
       V::far_cost,
+      {V::dot_bits_from, V::add_bits_from, V::sample_bits_from},
       &pack<V>,
       &store<V>,
       &load<V>,
@@ -28,6 +31,13 @@ const Kernels<Scalar>& table() {
       &order_values<Scalar>,
       &rows_dot<V, uint16_t>,
       &rows_dot<V, int32_t>,
+      &rows_dot_bits<V>,
+      &rows_add<Scalar, uint16_t>,
+      &rows_add<Scalar, int32_t>,
+      &rows_add_bits<V>,
+      &rows_sample<V, uint16_t>,
+      &rows_sample<V, int32_t>,
+      &rows_sample_bits<V>,
       &permute<Scalar>,
   };
   return kernels;

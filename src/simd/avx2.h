@@ -5,7 +5,9 @@
 
 #include <cstdint>
 
+#include "simd/insert.h"
 #include "simd/partial.h"
+#include "simd/places.h"
 #include "simd/sum_of_each.h"
 
 namespace mpl_sparse {
@@ -13,6 +15,16 @@ namespace MPL_SPARSE_TARGET {
 
 template <class Scalar>
 struct Vec;
+
+// An index of kept lanes has its sign set, which is what blends look at; permutations look at the low bits only.
+alignas(64) constexpr auto kExpandEight = expand_table<8, 1>(0x80, 0);
+alignas(64) constexpr auto kCompressEight = compress_table<8, 1>();
+alignas(64) constexpr auto kExpandFour = expand_table<4, 2>(0x80, 0);
+alignas(64) constexpr auto kCompressFour = compress_table<4, 2>();
+
+inline __m256i indices(const uint8_t* row) {
+  return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row)));
+}
 
 template <>
 struct Vec<float> {
@@ -40,13 +52,9 @@ struct Vec<float> {
   }
   // sums[i] = the sum of r[i], for eight vectors
   static void sum_each(const reg* r, float* sums) { store(sums, sum_of_each(r)); }
-  static __m256i widen(const uint16_t* index) {
-    return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(index)));
-  }
-  static __m256i widen(const int32_t* index) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)); }
   template <class Index>
   static reg gather(const float* base, const Index* index) {
-    return _mm256_i32gather_ps(base, widen(index), 4);
+    return gather_eight(base, index);
   }
   static __m256i first(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -62,6 +70,19 @@ struct Vec<float> {
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
+  }
+  // Densities from which rows are read by bits: measured on one core of a Zen 4.
+  static constexpr double dot_bits_from = 0.29, add_bits_from = 0.17, sample_bits_from = 0.33;
+  static reg mul(reg a, reg b) { return _mm256_mul_ps(a, b); }
+  static reg load_first(const float* p, int count) { return load_partial(p, count); }
+  static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
+
+  using places = __m256i;
+  static places places_of(uint32_t bits) { return indices(kExpandEight.rows[bits]); }
+  static reg expand(const float* p, places at) { return _mm256_permutevar8x32_ps(load(p), at); }
+  static reg fma_where(places at, reg a, reg b, reg c) { return _mm256_blendv_ps(c, fma(a, b, c), _mm256_castsi256_ps(at)); }
+  static void compress_to(float* p, reg r, uint32_t bits) {
+    store(p, _mm256_permutevar8x32_ps(r, indices(kCompressEight.rows[bits])));
   }
 };
 
@@ -90,13 +111,9 @@ struct Vec<double> {
   static void sum_each(const reg* r, double* sums) {
     for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);
   }
-  static __m128i widen(const uint16_t* index) {
-    return _mm_cvtepu16_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(index)));
-  }
-  static __m128i widen(const int32_t* index) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(index)); }
   template <class Index>
   static reg gather(const double* base, const Index* index) {
-    return _mm256_i32gather_pd(base, widen(index), 8);
+    return gather_four(base, index);
   }
   static __m256i first(int count) { return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3)); }
   static reg load_partial(const double* p, int count) { return _mm256_maskload_pd(p, first(count)); }
@@ -109,6 +126,17 @@ struct Vec<double> {
   static reg gather_partial(const double* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
   }
+  static constexpr double dot_bits_from = 0.6, add_bits_from = 0.43, sample_bits_from = 0.7;
+  static reg mul(reg a, reg b) { return _mm256_mul_pd(a, b); }
+  static reg load_first(const double* p, int count) { return load_partial(p, count); }
+  static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
+
+  using places = __m256i;
+  static places places_of(uint32_t bits) { return indices(kExpandFour.rows[bits]); }
+  static reg permute(reg r, __m256i words) { return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(r), words)); }
+  static reg expand(const double* p, places at) { return permute(load(p), at); }
+  static reg fma_where(places at, reg a, reg b, reg c) { return _mm256_blendv_pd(c, fma(a, b, c), _mm256_castsi256_pd(at)); }
+  static void compress_to(double* p, reg r, uint32_t bits) { store(p, permute(r, indices(kCompressFour.rows[bits]))); }
 };
 
 }  // namespace MPL_SPARSE_TARGET

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "simd/partial.h"
+#include "simd/places.h"
 #ifndef __aarch64__
 #include "simd/portable.h"
 #endif
@@ -65,6 +66,23 @@ template <class V, int T, int element>
   for (int t = T / 4 * 4; t < T; ++t) acc[t] = V::template fma_element<element>(weights, V::load(x + t % 4 * V::lanes), acc[t]);
 }
 #endif
+
+// Bytes for tbl; what is no lane's lies outside, and becomes zero.
+alignas(64) constexpr auto kExpandFour = expand_table<4, 4>(0, 0xff);
+alignas(64) constexpr auto kCompressFour = compress_table<4, 4>();
+#ifdef __aarch64__
+alignas(64) constexpr auto kExpandTwo = expand_table<2, 8>(0, 0xff);
+alignas(64) constexpr auto kCompressTwo = compress_table<2, 8>();
+#endif
+
+inline uint8x16_t look_up(uint8x16_t bytes, uint8x16_t at) {
+#ifdef __aarch64__
+  return vqtbl1q_u8(bytes, at);
+#else
+  const uint8x8x2_t halves = {{vget_low_u8(bytes), vget_high_u8(bytes)}};
+  return vcombine_u8(vtbl2_u8(halves, vget_low_u8(at)), vtbl2_u8(halves, vget_high_u8(at)));
+#endif
+}
 
 template <>
 struct Vec<float> {
@@ -127,6 +145,24 @@ struct Vec<float> {
   static reg gather_partial(const float* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
   }
+  // Densities from which rows are read by bits: by instructions: a gather is four loads of lanes.
+  static constexpr double dot_bits_from = 0.95, add_bits_from = 0.7, sample_bits_from = 0.95;
+  static reg mul(reg a, reg b) { return vmulq_f32(a, b); }
+  static reg load_first(const float* p, int count) {
+    static constexpr uint32_t kept[8] = {~0u, ~0u, ~0u, ~0u};
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(load(p)), vld1q_u32(kept + lanes - count)));
+  }
+  static int count(uint32_t bits) { return count_of_four(bits); }
+
+  using places = uint8x16_t;
+  static places places_of(uint32_t bits) { return vld1q_u8(kExpandFour.rows[bits]); }
+  static reg look_up_lanes(reg r, uint8x16_t bytes) { return vreinterpretq_f32_u8(look_up(vreinterpretq_u8_f32(r), bytes)); }
+  static reg expand(const float* p, places at) { return look_up_lanes(load(p), at); }
+  static reg fma_where(places at, reg a, reg b, reg c) {
+    const uint8x16_t none = vcgeq_u8(at, vdupq_n_u8(0x80));
+    return vbslq_f32(vreinterpretq_u32_u8(none), c, fma(a, b, c));
+  }
+  static void compress_to(float* p, reg r, uint32_t bits) { store(p, look_up_lanes(r, vld1q_u8(kCompressFour.rows[bits]))); }
 };
 
 #ifdef __aarch64__
@@ -175,6 +211,23 @@ struct Vec<double> {
   static reg gather_partial(const double* base, const Index* index, int count) {
     return partial_gather<Vec>(base, index, count);
   }
+  static constexpr double dot_bits_from = 2, add_bits_from = 2, sample_bits_from = 2;
+  static reg mul(reg a, reg b) { return vmulq_f64(a, b); }
+  static reg load_first(const double* p, int count) {
+    static constexpr uint64_t kept[4] = {~uint64_t{0}, ~uint64_t{0}};
+    return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(load(p)), vld1q_u64(kept + lanes - count)));
+  }
+  static int count(uint32_t bits) { return count_of_four(bits); }
+
+  using places = uint8x16_t;
+  static places places_of(uint32_t bits) { return vld1q_u8(kExpandTwo.rows[bits]); }
+  static reg look_up_lanes(reg r, uint8x16_t bytes) { return vreinterpretq_f64_u8(look_up(vreinterpretq_u8_f64(r), bytes)); }
+  static reg expand(const double* p, places at) { return look_up_lanes(load(p), at); }
+  static reg fma_where(places at, reg a, reg b, reg c) {
+    const uint8x16_t none = vcgeq_u8(at, vdupq_n_u8(0x80));
+    return vbslq_f64(vreinterpretq_u64_u8(none), c, fma(a, b, c));
+  }
+  static void compress_to(double* p, reg r, uint32_t bits) { store(p, look_up_lanes(r, vld1q_u8(kCompressTwo.rows[bits]))); }
 };
 #else
 template <>

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "simd/partial.h"
+#include "simd/places.h"
 
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
@@ -55,6 +56,30 @@ struct PortableVec {
   template <class Index>
   static reg gather_partial(const Scalar* base, const Index* index, int count) {
     return partial_gather<PortableVec>(base, index, count);
+  }
+  // Densities from which rows are read by bits: never: there is nothing to move lanes with.
+  static constexpr double dot_bits_from = 2, add_bits_from = 2, sample_bits_from = 2;
+  static reg mul(reg a, reg b) { return a * b; }
+  static reg load_first(const Scalar* p, int count) { return load_partial(p, count); }
+  static int count(uint32_t bits) { return count_of_four(bits); }
+
+  using places = uint32_t;
+  static places places_of(uint32_t bits) { return bits; }
+  static reg expand(const Scalar* p, places at) {
+    reg r{};
+    for (int i = 0; i < lanes; ++i) {
+      if (at >> i & 1) r[i] = *p++;
+    }
+    return r;
+  }
+  static reg fma_where(places at, reg a, reg b, reg c) {
+    for (int i = 0; i < lanes; ++i) c[i] = at >> i & 1 ? a[i] * b[i] + c[i] : c[i];
+    return c;
+  }
+  static void compress_to(Scalar* p, reg r, uint32_t bits) {
+    for (int i = 0; i < lanes; ++i) {
+      if (bits >> i & 1) *p++ = r[i];
+    }
   }
 };
 

@@ -3,9 +3,11 @@
 #include <limits>
 #include <stdexcept>
 
+#include "dispatch.h"
 #include "forced.h"
 #include "mpl_sparse/matmul.h"
 #include "oracle.h"
+#include "plan_cache.h"
 
 using namespace mpl_sparse;
 
@@ -119,20 +121,23 @@ void many_columns() {
 template <class Scalar>
 void bits_do_not_depend_on_threads() {
   Random random(23);
-  const auto pattern = random_pattern(300, 400, 0.6, random);  // enough nonzeros for a single sample to use threads
-  for (int64_t batch : {1, 2, 40}) {
-    Linear<Scalar> linear(batch, pattern, Layout::contiguous, random);
-    std::vector<Scalar> first;
-    for (int threads = 1; threads <= 4; ++threads) {
-      linear.run(threads);
-      std::vector<Scalar> all;
-      for (const auto& part : {linear.output.values(), linear.grad_input.values(), linear.grad_values.values()}) {
-        all.insert(all.end(), part.begin(), part.end());
+  for (double density : {0.1, 0.6, 0.97}) {
+    // enough nonzeros for a single sample to use threads
+    const auto pattern = random_pattern(density < 0.5 ? 1500 : 300, 400, density, random);
+    for (int64_t batch : {1, 2, 40}) {
+      Linear<Scalar> linear(batch, pattern, Layout::contiguous, random);
+      std::vector<Scalar> first;
+      for (int threads = 1; threads <= 4; ++threads) {
+        linear.run(threads);
+        std::vector<Scalar> all;
+        for (const auto& part : {linear.output.values(), linear.grad_input.values(), linear.grad_values.values()}) {
+          all.insert(all.end(), part.begin(), part.end());
+        }
+        if (threads == 1) first = all;
+        CHECK(all.size() == first.size() && std::memcmp(all.data(), first.data(), all.size() * sizeof(Scalar)) == 0);
       }
-      if (threads == 1) first = all;
-      CHECK(all.size() == first.size() && std::memcmp(all.data(), first.data(), all.size() * sizeof(Scalar)) == 0);
+      if (batch == 1) linear.check(4);
     }
-    if (batch == 1) linear.check(4);
   }
 }
 
@@ -141,9 +146,9 @@ void not_finite() {
   Random random(24);
   constexpr double specials[] = {std::numeric_limits<double>::quiet_NaN(), std::numeric_limits<double>::infinity(),
                                  -std::numeric_limits<double>::infinity()};
-  for (int i = 0; i < 100; ++i) {
-    const int64_t batch = pick(random, 1, 20);
-    Linear<Scalar> linear(batch, random_pattern(20, 30, 0.3, random), Layout::contiguous, random);
+  for (int i = 0; i < 200; ++i) {
+    const int64_t batch = i % 2 ? 1 : pick(random, 1, 20);
+    Linear<Scalar> linear(batch, random_pattern(20, 30, i % 3 ? 0.3 : 0.97, random), Layout::contiguous, random);
     for (auto* array : {&linear.input, &linear.grad_output}) {
       const std::array<int64_t, 2> place{pick(random, 0, batch - 1), pick(random, 0, array->size[1] - 1)};
       array->at(place) = static_cast<Scalar>(specials[pick(random, 0, 2)]);
@@ -157,6 +162,88 @@ void not_finite() {
   linear.check(1);
   CHECK(std::isnan(linear.output.at({0, 0})));   // the stored zero
   CHECK(!std::isnan(linear.output.at({0, 1})));  // the pruned ones
+}
+
+// Each form of the columns, whatever the density: the operations choose one, and some backends never choose bits. Arrays are as
+// long as the kernels' contract says, and no longer.
+template <class Scalar>
+void every_form_of_columns() {
+  Random random(26);
+  const Kernels<Scalar>& kernel = kernels<Scalar>();
+  const int64_t lanes = kernel.lanes;
+  for (const auto& size : {std::make_pair(1, 1), std::make_pair(3, 5), std::make_pair(4, 16), std::make_pair(9, 64),
+                           std::make_pair(13, 84), std::make_pair(8, 129), std::make_pair(6, 700), std::make_pair(30, 3)}) {
+    for (double density : {0.0, 0.05, 0.5, 0.95, 1.0}) {
+      const int64_t rows = size.first, cols = size.second, width = (cols + lanes - 1) / lanes * lanes;
+      const auto pattern = random_pattern(rows, cols, density, random);
+      const int64_t nnz = pattern->nnz(), begin = pick(random, 0, rows - 1), end = pick(random, begin + 1, rows);
+      const int32_t *row_ptr = pattern->row_ptr(), *col_idx = pattern->col_idx();
+      const int64_t first = row_ptr[begin], count = row_ptr[end] - first;
+      Array<Scalar, 1> values({nnz}, Layout::contiguous, random), x({cols}, Layout::contiguous, random);
+      Array<Scalar, 1> g({rows}, Layout::contiguous, random);
+      for (auto* array : {&values, &x, &g}) array->fill(random);
+      if (chance(random, 0.3)) x.memory[pick(random, 0, cols - 1)] = std::numeric_limits<Scalar>::quiet_NaN();
+      if (chance(random, 0.3)) g.memory[pick(random, 0, rows - 1)] = std::numeric_limits<Scalar>::infinity();
+      const std::vector<uint16_t>& narrow = pattern->plans().narrow_columns(*pattern);
+      const PatternBits& bits = pattern->plans().column_bits(*pattern);
+
+      std::vector<Scalar> own(values.memory.begin() + first, values.memory.begin() + first + count), padded = own;
+      padded.resize(count + lanes, std::numeric_limits<Scalar>::quiet_NaN());
+      std::vector<Scalar> input = x.memory;
+      input.resize(width, std::numeric_limits<Scalar>::quiet_NaN());
+      std::vector<Sum> dot(rows), added(cols), sampled(count);
+      for (int64_t row = begin; row < end; ++row) {
+        for (int32_t k = row_ptr[row]; k < row_ptr[row + 1]; ++k) {
+          dot[row].add(values.memory[k], x.memory[col_idx[k]]);
+          added[col_idx[k]].add(g.memory[row], values.memory[k]);
+          sampled[k - first].add(g.memory[row], x.memory[col_idx[k]]);
+        }
+      }
+      const RowsJob<uint16_t> u16{row_ptr, narrow.data(), begin, end};
+      const RowsJob<int32_t> i32{row_ptr, col_idx, begin, end};
+      const BitRowsJob by_bits{row_ptr, bits.bits.data(), bits.row_bytes, cols, begin, end};
+      for (int form = 0; form < 3; ++form) {
+        Array<Scalar, 1> out({rows}, Layout::contiguous, random), sums({cols}, Layout::contiguous, random);
+        Array<Scalar, 1> grad({count}, Layout::contiguous, random);
+        out.memory.assign(rows, 0);
+        sums.memory.assign(width, 0);
+        grad.memory.assign(count + lanes, 0);
+        const RowResults<Scalar> to{nullptr, 1, out.memory.data(), 1, Activation::none};
+        if (form == 0) {
+          kernel.rows_dot_u16(u16, own.data(), x.memory.data(), to);
+          kernel.rows_add_u16(u16, own.data(), g.memory.data(), 1, sums.memory.data());
+          kernel.rows_sample_u16(u16, g.memory.data(), 1, x.memory.data(), grad.memory.data());
+        } else if (form == 1) {
+          kernel.rows_dot_i32(i32, own.data(), x.memory.data(), to);
+          kernel.rows_add_i32(i32, own.data(), g.memory.data(), 1, sums.memory.data());
+          kernel.rows_sample_i32(i32, g.memory.data(), 1, x.memory.data(), grad.memory.data());
+        } else {
+          kernel.rows_dot_bits(by_bits, padded.data(), input.data(), to);
+          kernel.rows_add_bits(by_bits, padded.data(), g.memory.data(), 1, sums.memory.data());
+          kernel.rows_sample_bits(by_bits, g.memory.data(), 1, input.data(), grad.memory.data());
+        }
+        sums.memory.resize(cols);
+        grad.memory.resize(count);
+        const bool right = check_agrees("rows_dot", out, dot) && check_agrees("rows_add", sums, added) &&
+                           check_agrees("rows_sample", grad, sampled);
+        if (!right)
+          std::cerr << "  form " << form << ", " << cols << " -> " << rows << ", rows " << begin << ".." << end << std::endl;
+      }
+    }
+  }
+}
+
+// Layers large enough that the gradient to the input is summed in parts.
+template <class Scalar>
+void large_gradients() {
+  Random random(27);
+  for (double density : {0.1, 0.8}) {
+    Linear<Scalar> linear(1, random_pattern(700, density < 0.5 ? 3001 : 501, density, random), Layout::scattered, random);
+    linear.check(1);
+    const std::vector<Scalar> first = linear.grad_input.values();
+    linear.check(3);
+    CHECK(linear.grad_input.values() == first);
+  }
 }
 
 void refusals() {
@@ -191,5 +278,9 @@ int main() {
   bits_do_not_depend_on_threads<double>();
   not_finite<float>();
   not_finite<double>();
+  every_form_of_columns<float>();
+  every_form_of_columns<double>();
+  large_gradients<float>();
+  large_gradients<double>();
   return checks::result();
 }
