@@ -14,6 +14,7 @@ from .conv2d import DenseConv2d, SparseConv2d
 from .convert import check_module
 from .forwards import children_only_called, is_rewritable, traces
 from .linear import DenseLinear, SparseLinear
+from .pooling import SeparableMaxPool2d
 from .sparse import Sparse
 
 __all__ = ["Folded", "fuse"]
@@ -59,6 +60,8 @@ def fuse(model: nn.Module) -> nn.Module:
       it stores its results. An nn.ReLU that is called once gives way to a :class:`Folded`. One that is called in
       several places stays for the others, and F.relu, torch.relu or x.relu() is a line of code: there the module whose
       forward makes the call becomes a torch.fx.GraphModule of the same name and attributes, without that call.
+
+    - An nn.MaxPool2d becomes a :class:`~mpl_sparse.nn.pooling.SeparableMaxPool2d`: the same values in less time.
 
     Modules, names, hooks, state_dict (but for what is folded) and pickling stay as they are otherwise. Parameters have
     requires_grad=False. A fused layer is still right where its input requires a gradient (it then applies relu after
@@ -245,6 +248,9 @@ def _carry_out(plan: _Plan, model: nn.Module) -> nn.Module:
             if name is not None:
                 folded[modules[name]] = Folded(modules[name], chain.layer)
     _replace(model, folded)
+    for module in modules.values():
+        if type(module) is nn.MaxPool2d:
+            module.__class__ = SeparableMaxPool2d  # hooks, names and sharing stay
     for name, graph in reversed(list(plan.graphs.items())):  # what lies inside before what holds it
         rewritten = _rewritten(modules[name], graph)
         if modules[name] is model:
