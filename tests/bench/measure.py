@@ -144,8 +144,14 @@ def _layer_candidates(
         except RemoteError as error:
             say(f"without {peer.name} for {layer.name}: {error}")
             continue
-        for entrant in entrants:
-            check(entrant, expected[entrant.sparsity])
+        try:
+            for entrant in entrants:
+                check(entrant, expected[entrant.sparsity])
+        except AssertionError as error:
+            if peer.name in (contestant.name for contestant in CONTESTANTS):
+                raise
+            say(f"without {peer.name} for {layer.name}, where its results are wrong: {str(error).splitlines()[0]}")
+            continue
         found += entrants
     return found
 
