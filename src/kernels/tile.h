@@ -79,8 +79,11 @@ void store_activated(const TileJob<const typename V::scalar, typename V::scalar>
       const Scalar* from = job.flat + channel * channel_flat + flat;
       Scalar* to = job.outer + channel * job.channel_stride + outer;
       if (job.col_stride != 1) {
-        for (int64_t c = 0; c < job.shape.cols; ++c) {
-          to[c * job.col_stride] = output<activation>(epilogue, from + c, job.flat_stride, add);
+        alignas(64) Scalar some[V::lanes];
+        for (int64_t c = 0; c < job.shape.cols; c += V::lanes) {
+          V::store(some, outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all));
+          const int64_t count = job.shape.cols - c < V::lanes ? job.shape.cols - c : V::lanes;
+          for (int64_t i = 0; i < count; ++i) to[(c + i) * job.col_stride] = some[i];
         }
         return;
       }
