@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from . import autograd, functional, models, nn, optim, pruning
-    from ._core import backend, backends, cpu_features, set_backend
+    from ._core import backend, backends, cpu_features, set_backend, set_tuning, tuning
     from .nn import fuse, prunable, to_dense, to_sparse
     from .pattern import Pattern
     from .pruning import prune_by_pct, prune_by_rank, prune_by_score, prune_by_threshold, random_prune_by_pct
@@ -27,6 +27,8 @@ _HOME = {
     "backends": "_core",
     "cpu_features": "_core",
     "set_backend": "_core",
+    "set_tuning": "_core",
+    "tuning": "_core",
     "get_num_threads": "threads",
     "set_num_threads": "threads",
     "functional": "functional",

@@ -141,6 +141,11 @@ cdef extern from "mpl_sparse/backend.h" namespace "mpl_sparse" nogil:
     vector[string] cpp_cpu_features "mpl_sparse::cpu_features" () except +
 
 
+cdef extern from "mpl_sparse/tuning.h" namespace "mpl_sparse" nogil:
+    bint cpp_tuning "mpl_sparse::tuning" ()
+    void cpp_set_tuning "mpl_sparse::set_tuning" (bint)
+
+
 cdef extern from "mpl_sparse/threads.h" namespace "mpl_sparse" nogil:
     int cpp_cpu_count "mpl_sparse::cpu_count" ()
     ctypedef void (*Team "mpl_sparse::Team")(void (*work)(void*), void* data, unsigned num_threads, unsigned flags)

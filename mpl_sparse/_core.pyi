@@ -114,6 +114,15 @@ def backend() -> str:
 def set_backend(name: str) -> None:
     """Use the named backend from now on; "auto" is the best one. ValueError for one that this machine cannot run."""
 
+def tuning() -> bool:
+    """Whether a layer's first dozen calls try several tiles and keep the fastest; not so where MPL_SPARSE_TUNING is 0."""
+
+def set_tuning(on: bool) -> None:
+    """Turn that on or off for what is planned from now on: patterns and input shapes that no call has seen.
+
+    Outputs and gradients to the input hold the same bits either way; gradients of weights are not tuned.
+    """
+
 def cpu_count() -> int:
     """The cores this process may run on."""
 

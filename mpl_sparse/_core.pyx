@@ -429,6 +429,14 @@ def set_backend(str name not None):
     cpp_set_backend(name.encode())
 
 
+def tuning():
+    return cpp_tuning()
+
+
+def set_tuning(bint on):
+    cpp_set_tuning(on)
+
+
 def cpu_count():
     return cpp_cpu_count()
 

@@ -151,8 +151,10 @@ void conv2d_forward(const Pattern& pattern, const ValidConv2dGeometry& geometry,
   if (extents.count() == 0) return;
   const Kernels<Scalar>& kernel = kernels<Scalar>();
   const auto plan = forward_plan(pattern, g, unit_of(kernel));
-  correlate(kernel, plan->parts[0].plan, extents, {planes_of(input), g.in_height, g.in_width}, values.data, bias.data,
-            bias.stride, planes_of(output), num_threads, activation);
+  plan->parts[0].plan.run({extents.count(), num_threads}, [&](const TilePlan& tiles) {
+    correlate(kernel, tiles, extents, {planes_of(input), g.in_height, g.in_width}, values.data, bias.data, bias.stride,
+              planes_of(output), num_threads, activation);
+  });
 }
 
 template <class Scalar>
@@ -174,10 +176,12 @@ void conv2d_grad_input(const Pattern& pattern, const ValidConv2dGeometry& geomet
     outputs.data += part.rows.start * outputs.row_stride + part.cols.start * outputs.col_stride;
     outputs.row_stride *= part.rows.step;
     outputs.col_stride *= part.cols.step;
-    const int64_t cols = part.cols.step == 1 ? g.in_width : part.cols.count;
-    correlate(kernel, part.plan, {g.batch, part.rows.count, cols}, {planes_of(grad_output), g.out_height(), g.out_width()},
-              static_cast<const Scalar*>(ordered) + part.first_value, static_cast<const Scalar*>(nullptr), 0, outputs,
-              num_threads);
+    const Extents extents{g.batch, part.rows.count, part.cols.step == 1 ? g.in_width : part.cols.count};
+    part.plan.run({extents.count(), num_threads}, [&](const TilePlan& tiles) {
+      correlate(kernel, tiles, extents, {planes_of(grad_output), g.out_height(), g.out_width()},
+                static_cast<const Scalar*>(ordered) + part.first_value, static_cast<const Scalar*>(nullptr), 0, outputs,
+                num_threads);
+    });
   }
 }
 
@@ -197,8 +201,10 @@ void conv2d_grad_weight(const Pattern& pattern, const ValidConv2dGeometry& geome
   }
   const Kernels<Scalar>& kernel = kernels<Scalar>();
   const auto plan = grad_weight_plan(pattern, g, unit_of(kernel));
-  sample(kernel, plan->parts[0].plan, extents, {planes_of(input), g.in_height, g.in_width}, planes_of(grad_output),
-         grad_values.data, num_threads);
+  plan->parts[0].plan.run({extents.count(), num_threads}, [&](const TilePlan& tiles) {
+    sample(kernel, tiles, extents, {planes_of(input), g.in_height, g.in_width}, planes_of(grad_output), grad_values.data,
+           num_threads);
+  });
 }
 
 #define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                         \

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "mpl_sparse/tuning.h"
+
 namespace mpl_sparse {
 namespace {
 
@@ -123,6 +125,20 @@ Regrouped regroup(const Pattern& pattern, const Conv2dGeometry& g) {
   return result;
 }
 
+// The model's own choice and, where tuning may find a faster one with the same sums, the next best.
+TunedPlan tuned_plan(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, const Extents& extents,
+                     const VectorUnit& unit, Use use) {
+  std::vector<TileChoice> choices = tile_choices(correlation, row_ptr[correlation.rows()], extents, unit, use);
+  if (use == Use::accumulate && tuning()) {
+    keep_alike(choices);
+  } else {
+    choices.resize(1);
+  }
+  std::vector<TilePlan> plans;
+  for (const TileChoice& choice : choices) plans.push_back(build_tile_plan(correlation, row_ptr, keys, unit, choice));
+  return TunedPlan(std::move(plans));
+}
+
 ConvPlan build_at_outputs(const Pattern& pattern, const Conv2dGeometry& g, const Extents& extents, const VectorUnit& unit,
                           Use use) {
   Correlation correlation;
@@ -136,7 +152,7 @@ ConvPlan build_at_outputs(const Pattern& pattern, const Conv2dGeometry& g, const
   correlation.source_rows = g.in_height;
   correlation.source_cols = g.in_width;
   ConvPlan plan;
-  plan.parts.push_back({build_tile_plan(correlation, pattern.row_ptr(), pattern.col_idx(), extents, unit, use),
+  plan.parts.push_back({tuned_plan(correlation, pattern.row_ptr(), pattern.col_idx(), extents, unit, use),
                         {0, 1, g.out_height()},
                         {0, 1, g.out_width()},
                         0});
@@ -163,7 +179,7 @@ ConvPlan build_grad_input(const Pattern& pattern, const Conv2dGeometry& g, const
       for (int64_t channel = 0; channel <= g.in_channels; ++channel) row_ptr[channel] = bounds[channel] - bounds[0];
       const Extents part{extents.images, rows[r].lattice.count, is_matmul(g) ? extents.cols : cols[c].lattice.count};
       plan.parts.push_back(
-          {build_tile_plan(correlation, row_ptr.data(), regrouped.keys.data() + bounds[0], part, unit, Use::accumulate),
+          {tuned_plan(correlation, row_ptr.data(), regrouped.keys.data() + bounds[0], part, unit, Use::accumulate),
            rows[r].lattice, cols[c].lattice, bounds[0]});
     }
   }

@@ -11,6 +11,8 @@ namespace {
 constexpr int64_t kSumsBytes = 192 * 1024;        // a task's sums, to stay in a second-level cache
 constexpr int64_t kMinRowsPerTask = 8;            // below this, packing a tile again costs more than a thread gains
 constexpr int64_t kTasksPerThread = 1;            // each packs what it reads: more would balance better and copy more
+constexpr int64_t kTilesToReorder = 8;            // from so many on, looking up places costs more than reordering the values
+constexpr int64_t kFarBytes = 4 << 20;            // a source above this comes from memory or the last cache: worth prefetching
 constexpr int64_t kSerialMultiplyAdds = 1000000;  // below this, packing once for each task costs more than a thread gains
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -57,9 +59,17 @@ Scalar* element(const Planes<Scalar>& planes, const Tiles::Place& place, int64_t
          place.col * planes.col_stride;
 }
 
+// From the source of a tile to that of another.
+template <class Scalar>
+int64_t source_distance(const TilePlan& plan, const Planes<const Scalar>& planes, const Tiles::Place& from,
+                        const Tiles::Place& to) {
+  return (to.image - from.image) * planes.image_stride + (to.row - from.row) * plan.row_step * planes.row_stride +
+         (to.col - from.col) * plan.col_step * planes.col_stride;
+}
+
 template <class Scalar>
 PackJob<Scalar> pack_job(const TilePlan& plan, const Block& block, const SourcePlanes<Scalar>& source, const Tiles::Place& place,
-                         Scalar* packed) {
+                         int64_t ahead, Scalar* packed) {
   const Window& window = plan.windows[block.window];
   const Planes<const Scalar>& planes = source.planes;
   return {planes.data + place.image * planes.image_stride,
@@ -74,6 +84,7 @@ PackJob<Scalar> pack_job(const TilePlan& plan, const Block& block, const SourceP
           block.channel_end - block.channel_begin,
           place.row,
           place.col,
+          ahead,
           {window.rows.segments.data(), static_cast<int64_t>(window.rows.segments.size()), plan.row_step,
            window.cols.segments.data(), static_cast<int64_t>(window.cols.segments.size()), plan.col_step, window.row_stride,
            window.image_stride, window.segment_stride, window.channel_stride},
@@ -128,6 +139,38 @@ int64_t rows_per_task(int64_t rows, int64_t row_bytes, int64_t tiles, int num_th
   return std::max<int64_t>(1, std::min(per_task, rows));
 }
 
+// The vectors of a tile in which sums are formed: no fewer than the plan's where that would change the order of summation, so
+// that an output's bits do not depend on the tile that it lies in.
+int summed_vectors(const TilePlan& plan, const Tiles::Place& place) {
+  return std::max(place.vectors, static_cast<int>(std::min<int64_t>(plan.vectors, kInOrderVectors)));
+}
+
+// The same entries, with values that stand where the entries do.
+BlockRows in_order(BlockRows rows) {
+  rows.places = nullptr;
+  return rows;
+}
+
+// The values in the order of the entries.
+template <class Scalar>
+const Scalar* values_by_entry(const TilePlan& plan, const Scalar* values) {
+  Scalar* ordered = scratch<Scalar>(Scratch::ordered, plan.nnz());
+  for (const Block& block : plan.blocks) {
+    const BlockRows rows = block_rows(plan, block, block.row_begin, block.row_end);
+    for (int64_t row = 0; row < rows.rows; ++row) {
+      const uint32_t* bounds = rows.bounds + row * (rows.num_shifts + 1);
+      for (uint32_t k = bounds[0]; k < bounds[rows.num_shifts]; ++k) ordered[k] = values[bounds[0] + rows.places[k]];
+    }
+  }
+  return ordered;
+}
+
+template <class Scalar>
+int64_t source_bytes(const TilePlan& plan, const Extents& extents, const SourcePlanes<Scalar>& source) {
+  return extents.images * static_cast<int64_t>(plan.channels.size()) * source.height * source.width *
+         static_cast<int64_t>(sizeof(Scalar));
+}
+
 // The positions of a tile at which an output's gradient stands.
 void mark_in_use(const TileShape& shape, uint8_t* in_use) {
   for (int64_t image = 0; image < shape.images; ++image) {
@@ -146,23 +189,29 @@ void correlate(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extent
   if (extents.count() == 0 || plan.rows == 0) return;
   const int threads = threads_for(plan, extents, num_threads);
   const Tiles tiles(plan, extents);
-  const int64_t tile_elements = tiles.at(0).vectors * int64_t{kernel.lanes};
+  const int64_t tile_elements = summed_vectors(plan, tiles.at(0)) * int64_t{kernel.lanes};
   const int64_t row_bytes = plan.num_shifts() * tile_elements * static_cast<int64_t>(sizeof(Scalar));
   const int64_t per_task = rows_per_task(plan.rows, row_bytes, tiles.count(), threads);
   const int64_t parts = ceil_div(plan.rows, per_task);
+  const bool reorder = plan.num_shifts() > 1 && tiles.count() >= kTilesToReorder;
+  if (reorder) values = values_by_entry(plan, values);
+  const bool far = source_bytes(plan, extents, source) > kFarBytes;
 
   parallel_for(tiles.count() * parts, threads, [&](int64_t task) {
     const Tiles::Place place = tiles.at(task / parts);
     const int64_t first = task % parts * per_task, last = std::min(plan.rows, first + per_task);
-    const int64_t stride = place.vectors * int64_t{kernel.lanes};
+    const int vectors = summed_vectors(plan, place);
+    const int64_t stride = vectors * int64_t{kernel.lanes};
+    const int64_t next = task / parts + threads;
+    const int64_t ahead = far && next < tiles.count() ? source_distance(plan, source.planes, place, tiles.at(next)) : 0;
     Scalar* packed = packed_scratch<Scalar>(plan, tile_elements);
     // A stored row's last vector may reach past the last sum.
     Scalar* sums = scratch<Scalar>(Scratch::sums, per_task * plan.num_shifts() * tile_elements + kernel.lanes);
     for_each_block(plan, first, last, [&](const Block& block, int64_t block_first, const BlockRows& rows) {
       const bool empty = is_empty(rows);
       if (empty && block.start == Start::sums) return;
-      if (!empty) kernel.pack(pack_job(plan, block, source, place, packed));
-      kernel.accumulate(place.vectors, packed, rows, values, block.start,
+      if (!empty) kernel.pack(pack_job(plan, block, source, place, ahead, packed));
+      kernel.accumulate(vectors, packed, reorder ? in_order(rows) : rows, values, block.start,
                         sums + (block_first - first) * plan.num_shifts() * stride);
     });
     kernel.store({sums, stride, element(outputs, place, first), outputs.image_stride, outputs.channel_stride, outputs.row_stride,
@@ -198,7 +247,7 @@ void sample(const Kernels<Scalar>& kernel, const TilePlan& plan, const Extents& 
                    grad_outputs.channel_stride, grad_outputs.row_stride, grad_outputs.col_stride, last - first, place.shape});
       for_each_block(plan, first, last, [&](const Block& block, int64_t block_first, const BlockRows& rows) {
         if (is_empty(rows)) return;
-        kernel.pack(pack_job(plan, block, source, place, packed));
+        kernel.pack(pack_job(plan, block, source, place, 0, packed));
         kernel.sample(place.vectors, packed, rows, plan.shifts.data(), grad + lead + (block_first - first) * grad_stride,
                       grad_stride, in_use + lead, grad_values);
       });

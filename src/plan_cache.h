@@ -12,7 +12,7 @@
 
 #include "fork.h"
 #include "mpl_sparse/pattern.h"
-#include "tile_plan.h"
+#include "tuned_plan.h"
 
 namespace mpl_sparse {
 
@@ -24,7 +24,7 @@ struct Lattice {
 // A convolution, forward or to the input, as correlations whose outputs interleave: one for each phase of the stride.
 struct ConvPlan {
   struct Part {
-    TilePlan plan;
+    TunedPlan plan;
     Lattice rows, cols;
     int64_t first_value;  // into `order`, or into the values themselves where order is empty
   };

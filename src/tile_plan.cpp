@@ -26,13 +26,7 @@ int64_t shared_zeros(const Axis& axis, int64_t outputs, int64_t step, int64_t so
   return shared;
 }
 
-// How tiles are laid out: their outputs, and the multiple that the packed strides are rounded to.
-struct Layout {
-  Extents tile;
-  int64_t alignment;
-};
-
-Window make_window(const Correlation& c, const Layout& layout, int64_t row_begin, int64_t row_end, int64_t col_begin,
+Window make_window(const Correlation& c, const TileLayout& layout, int64_t row_begin, int64_t row_end, int64_t col_begin,
                    int64_t col_end) {
   const Extents& tile = layout.tile;
   Window window;
@@ -51,7 +45,7 @@ Window make_window(const Correlation& c, const Layout& layout, int64_t row_begin
   return window;
 }
 
-Window whole_kernel(const Correlation& c, const Layout& layout) {
+Window whole_kernel(const Correlation& c, const TileLayout& layout) {
   return make_window(c, layout, 0, static_cast<int64_t>(c.row_offsets.size()), 0, static_cast<int64_t>(c.col_offsets.size()));
 }
 
@@ -61,12 +55,6 @@ void add_shifts(const Window& window, int64_t alignment, std::vector<int64_t>& s
   std::sort(shifts.begin(), shifts.end());
   shifts.erase(std::unique(shifts.begin(), shifts.end()), shifts.end());
 }
-
-struct Choice {
-  Layout layout;
-  int64_t block_bytes;
-  double cost;
-};
 
 // A rough model of a core, in turns of its multiply-add unit, from measurements of the micro-kernel.
 constexpr double kSplitLoads = 1.45;  // of an unaligned load where those are slow, against an aligned one
@@ -79,11 +67,14 @@ constexpr double kDot = 6;             // a dot product's own sum, of eight form
 constexpr double kDotsGroup = 24;      // the dot products of a group that are fewer than eight
 constexpr double kStoredRow = 6;       // a row of outputs written
 constexpr int64_t kMostBlockBytes[] = {24 * 1024, 48 * 1024, 96 * 1024};  // first-level cache, or some of the second
+constexpr size_t kMostTuned = 4;                                          // plans that are tried in turn
+constexpr double kMostTunedCost = 1.35;         // how much dearer than the first the model may take them for
 constexpr double kFarther[] = {0.0, 0.1, 0.4};  // times the vector unit's far_cost: of a vector of such a block, over a near one
 
 // The tile of at most `vectors` vectors that holds the most outputs.
-Layout widest_layout(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment, int64_t vectors) {
-  Layout layout{{1, 1, extents.cols}, alignment};
+TileLayout widest_layout(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment,
+                         int64_t vectors) {
+  TileLayout layout{{1, 1, extents.cols}, alignment};
   Extents& tile = layout.tile;
   std::vector<int64_t> shifts;
   add_shifts(whole_kernel(c, layout), alignment, shifts);
@@ -106,17 +97,16 @@ Layout widest_layout(const Correlation& c, const Extents& extents, const VectorU
   return layout;
 }
 
-// What a plan with this layout is estimated to cost; infinite when it cannot be.
-Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use, const Layout& layout,
-                int64_t vectors) {
+// Adds what plans with this layout are estimated to cost, where they can be.
+void add_choices(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use,
+                 const TileLayout& layout, int64_t vectors, std::vector<TileChoice>& choices) {
   const Extents& tile = layout.tile;
   const Window window = whole_kernel(c, layout);
-  Choice choice{layout, kMostBlockBytes[0], std::numeric_limits<double>::infinity()};
-  if (window.channel_stride > kMaxElements) return choice;
+  if (window.channel_stride > kMaxElements) return;
   std::vector<int64_t> shifts;
   add_shifts(window, layout.alignment, shifts);
   const int64_t last = (tile.images - 1) * window.image_stride + (tile.rows - 1) * window.row_stride + tile.cols + shifts.back();
-  if (ceil_div(last, unit.lanes) != vectors) return choice;  // a narrower tile holds the same outputs
+  if (ceil_div(last, unit.lanes) != vectors) return;  // a narrower tile holds the same outputs
 
   const double tiles = static_cast<double>(ceil_div(extents.images, tile.images) * ceil_div(extents.rows, tile.rows) *
                                            ceil_div(extents.cols, tile.cols));
@@ -135,30 +125,13 @@ Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const
     const double one_nonzero = use == Use::sample ? kDot + vectors / 8.0 : unit.nonzero_cost;
     const double one_group = use == Use::sample ? kDotsGroup + vectors : kGroup + vectors * kGroupVector;
     const double cost = tiles * (nnz * (vectors * load * penalty + one_nonzero) + groups * one_group + packing + storing);
-    if (cost < choice.cost) {
-      choice.cost = cost;
-      choice.block_bytes = kMostBlockBytes[i];
-    }
+    choices.push_back({layout, vectors, kMostBlockBytes[i], cost});
+    if (blocks == 1.0) break;  // a larger block changes nothing
   }
-  return choice;
-}
-
-// The layout whose estimated cost is least.
-Choice choose_layout(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use) {
-  Choice best{{{1, 1, std::min(extents.cols, unit.lanes)}, 1}, kMostBlockBytes[0], std::numeric_limits<double>::infinity()};
-  for (const int64_t alignment : {unit.alignment, int64_t{1}}) {
-    for (int64_t vectors = 1; vectors <= widest_tile(unit, use); vectors += 1 + vectors / 16) {
-      const Layout layout = widest_layout(c, extents, unit, alignment, vectors);
-      const Choice choice = estimate(c, nnz, extents, unit, use, layout, vectors);
-      if (choice.cost < best.cost) best = choice;
-    }
-    if (unit.alignment == 1) break;
-  }
-  return best;
 }
 
 // The whole kernel where 16-bit offsets reach it; else as many kernel rows at a time as they reach, or part of one row.
-std::vector<Window> choose_windows(const Correlation& c, const Layout& layout) {
+std::vector<Window> choose_windows(const Correlation& c, const TileLayout& layout) {
   std::vector<Window> windows;
   const int64_t kernel_rows = static_cast<int64_t>(c.row_offsets.size()),
                 kernel_cols = static_cast<int64_t>(c.col_offsets.size());
@@ -348,14 +321,42 @@ class Builder {
 
 int64_t widest_tile(const VectorUnit& unit, Use use) { return use == Use::sample ? kMostSampleVectors : unit.max_vectors; }
 
-TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, const Extents& extents,
-                         const VectorUnit& unit, Use use) {
+std::vector<TileChoice> tile_choices(const Correlation& correlation, int64_t nnz, const Extents& extents, const VectorUnit& unit,
+                                     Use use) {
+  std::vector<TileChoice> choices;
+  for (const int64_t alignment : {unit.alignment, int64_t{1}}) {
+    for (int64_t vectors = 1; vectors <= widest_tile(unit, use); vectors += 1 + vectors / 16) {
+      add_choices(correlation, nnz, extents, unit, use, widest_layout(correlation, extents, unit, alignment, vectors), vectors,
+                  choices);
+    }
+    if (unit.alignment == 1) break;
+  }
+  if (choices.empty()) {  // a single channel's tile is too large: the kernel is cut into windows
+    choices.push_back({{{1, 1, std::min(extents.cols, unit.lanes)}, 1}, 1, kMostBlockBytes[0], 0.0});
+  }
+  std::stable_sort(choices.begin(), choices.end(), [](const TileChoice& a, const TileChoice& b) { return a.cost < b.cost; });
+  return choices;
+}
+
+void keep_alike(std::vector<TileChoice>& choices) {
+  const TileChoice first = choices.front();
+  const auto differs = [&](const TileChoice& choice) {
+    return choice.layout.alignment != first.layout.alignment || choice.vectors < kInOrderVectors ||
+           choice.cost > kMostTunedCost * first.cost;
+  };
+  choices.erase(std::remove_if(choices.begin() + 1, choices.end(), differs), choices.end());
+  if (first.vectors < kInOrderVectors) choices.resize(1, first);
+  choices.resize(std::min(choices.size(), kMostTuned), first);
+}
+
+TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, const VectorUnit& unit,
+                         const TileChoice& choice) {
   TilePlan plan;
+  plan.vectors = choice.vectors;
   plan.rows = correlation.rows();
   plan.lanes = unit.lanes;
   plan.row_step = correlation.row_step;
   plan.col_step = correlation.col_step;
-  const Choice choice = choose_layout(correlation, row_ptr[plan.rows], extents, unit, use);
   plan.tile = choice.layout.tile;
   plan.windows = choose_windows(correlation, choice.layout);
   // With several windows a tile is one row of one image, and these strides are not used.

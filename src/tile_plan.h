@@ -67,6 +67,7 @@ struct Block {
 };
 
 struct TilePlan {
+  int64_t vectors = 1;                                 // of one tile
   int64_t rows = 0;                                    // output rows in all
   int64_t row_step = 1, col_step = 1;                  // of the source, from one output to the next
   Extents tile{};                                      // of one tile
@@ -96,10 +97,32 @@ enum class Use { accumulate, sample };
 // The widest tile of such a plan, in vectors.
 int64_t widest_tile(const VectorUnit& unit, Use use);
 
+// How tiles are laid out: their outputs, and the multiple that the packed strides are rounded to.
+struct TileLayout {
+  Extents tile;
+  int64_t alignment;
+};
+
+// A layout, its width in vectors, the most bytes of a block, and what the model estimates that to cost.
+struct TileChoice {
+  TileLayout layout;
+  int64_t vectors;
+  int64_t block_bytes;
+  double cost;
+};
+
+// The plans that there may be for a weight of nnz nonzeros, the cheapest first; at least one. extents: what the plan is to be
+// fast for; it serves any number of images, and of columns when there is one row.
+std::vector<TileChoice> tile_choices(const Correlation& correlation, int64_t nnz, const Extents& extents, const VectorUnit& unit,
+                                     Use use);
+
+// Keeps the first choice and the few after it that cost about as much and form every sum in the same order: what is computed with
+// them are the same bits.
+void keep_alike(std::vector<TileChoice>& choices);
+
 // row_ptr (rows + 1) and keys: CSR of the nonzeros, where key = (channel in the group * kernel rows + kh) * kernel columns + kw,
-// increasing within a row. extents: what the plan is to be fast for; it serves any number of images, and of columns when there
-// is one row. O(nnz + rows * blocks).
-TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, const Extents& extents,
-                         const VectorUnit& unit, Use use);
+// increasing within a row. O(nnz + rows * blocks).
+TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr, const int32_t* keys, const VectorUnit& unit,
+                         const TileChoice& choice);
 
 }  // namespace mpl_sparse

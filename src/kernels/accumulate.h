@@ -10,7 +10,7 @@ namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
 
 // Narrow tiles take several nonzeros at a time, each with registers of its own, so that multiply-adds do not wait for each other.
-constexpr int interleaved(int vectors) { return vectors >= 6 ? 1 : vectors >= 3 ? 2 : vectors == 2 ? 4 : 8; }
+constexpr int interleaved(int vectors) { return vectors >= kInOrderVectors ? 1 : vectors >= 3 ? 2 : vectors == 2 ? 4 : 8; }
 
 // Where the value of entry k stands, in a block whose row starts at `first`.
 struct InOrder {

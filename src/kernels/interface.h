@@ -54,6 +54,7 @@ struct PackJob {
   const int32_t* channels;  // the source channel of each slot
   int64_t num_channels;
   int64_t row_start, col_start;  // the tile's first output row and column
+  int64_t ahead;                 // from this tile's source to that of the tile to prefetch meanwhile, in elements; 0: none
   PackLayout layout;
   PackedRow* rows;  // scratch for as many rows as a packed channel has
   Scalar* packed;
@@ -134,6 +135,7 @@ struct BitDensities {
   double dot, add, sample;
 };
 
+constexpr int kInOrderVectors = 6;      // from this width on accumulate adds up the entries of a group one after the other
 constexpr int kMostSampleVectors = 64;  // sums of dot products stay in registers, so tiles may be wide
 
 template <class Scalar>

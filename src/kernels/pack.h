@@ -82,6 +82,12 @@ inline void pack_row_by_column(const PackJob<Scalar>& job, const Scalar* source,
   }
 }
 
+template <class Scalar>
+inline void prefetch_elements(const Scalar* from, int64_t count) {
+  constexpr int64_t line = 64 / sizeof(Scalar);
+  for (int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i, 0, 2);
+}
+
 // Lists the rows of a packed channel in the order of their addresses; a row outside its image has an empty range. Returns how
 // many.
 template <class Scalar>
@@ -127,6 +133,7 @@ void pack(const PackJob<typename V::scalar>& job) {
     Scalar* to = job.packed + slot * job.layout.channel_stride;
     for (int64_t i = 0; i < rows; ++i) {
       const PackedRow& row = job.rows[i];
+      if (job.ahead) prefetch_elements(from + row.from + job.ahead, (row.range.end - row.range.begin) * stride);
       pack_row<V>(from + row.from, stride, row.range, to + row.to);
     }
   }

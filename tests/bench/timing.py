@@ -15,6 +15,9 @@ from typing import Callable, Dict, Hashable, List, Mapping, NamedTuple, Sequence
 Timer = Callable[[int], float]
 Key = TypeVar("Key", bound=Hashable)
 
+WARM_UP_CALLS = 16
+WARM_UP_SECONDS = 2.0  # enough, whatever is left to try
+
 
 class Ratio(NamedTuple):
     """The median of a ratio over rounds, and its quartiles."""
@@ -43,12 +46,16 @@ def timer(call: Callable[[], object], clock: Callable[[], float] = perf_counter)
 
 def take_turns(timers: Mapping[Key, Timer], rounds: int, turn_seconds: float, seed: int = 0) -> Dict[Key, List[float]]:
     """Seconds a call for each candidate in each round. In a round every candidate has one turn of about `turn_seconds`,
-    in an order shuffled anew, so that none always follows the same other. Two calls before that warm up and tell how
-    many calls fill a turn.
+    in an order shuffled anew, so that none always follows the same other. Calls before that warm up, as libraries try
+    their plans in the first ones, and the last of them tells how many calls fill a turn.
     """
     calls = {}
     for key, seconds in timers.items():
-        seconds(1)
+        warm_up = 0.0
+        for _ in range(WARM_UP_CALLS):
+            warm_up += seconds(1)
+            if warm_up > WARM_UP_SECONDS:
+                break
         calls[key] = max(1, int(turn_seconds / max(seconds(1), 1e-9)))
     times: Dict[Key, List[float]] = {key: [] for key in timers}
     order, shuffle = list(timers), random.Random(seed).shuffle

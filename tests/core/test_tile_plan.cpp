@@ -48,8 +48,8 @@ std::vector<Packed> packed_channel(const Correlation& c, const TilePlan& plan, c
   return all;
 }
 
-void check_plan(const Correlation& c, const Pattern& pattern, const Extents& extents, const VectorUnit& unit, Use use) {
-  const TilePlan plan = build_tile_plan(c, pattern.row_ptr(), pattern.col_idx(), extents, unit, use);
+void check_choice(const Correlation& c, const Pattern& pattern, const VectorUnit& unit, Use use, const TileChoice& choice) {
+  const TilePlan plan = build_tile_plan(c, pattern.row_ptr(), pattern.col_idx(), unit, choice);
   CHECK_EQ(plan.rows, c.rows());
   CHECK_EQ(static_cast<int64_t>(plan.offsets.size()), pattern.nnz());
   CHECK(plan.tile.images >= 1 && plan.tile.rows >= 1 && plan.tile.cols >= 1);
@@ -126,6 +126,13 @@ void check_plan(const Correlation& c, const Pattern& pattern, const Extents& ext
   CHECK(std::count(started.begin(), started.end(), 0) == 0);
 }
 
+// The cheapest plan and some of the dearer ones.
+void check_plans(const Correlation& c, const Pattern& pattern, const Extents& extents, const VectorUnit& unit, Use use) {
+  const std::vector<TileChoice> choices = tile_choices(c, pattern.nnz(), extents, unit, use);
+  for (size_t i = 1; i < choices.size(); ++i) CHECK(choices[i - 1].cost <= choices[i].cost);
+  for (size_t i = 0; i < choices.size(); i += 1 + choices.size() / 4) check_choice(c, pattern, unit, use, choices[i]);
+}
+
 std::vector<int64_t> offsets(int64_t taps, int64_t dilation, int64_t pad) {
   std::vector<int64_t> result;
   for (int64_t k = 0; k < taps; ++k) result.push_back(k * dilation - pad);
@@ -149,8 +156,8 @@ void random_plans() {
     const Extents extents{pick(random, 1, 5), pick(random, 1, 20), pick(random, 1, chance(random, 0.3) ? 300 : 20)};
     c.source_rows = pick(random, 1, 60);
     c.source_cols = pick(random, 1, 60);
-    check_plan(c, *random_pattern(c.rows(), c.channels_per_group * c.taps(), chance(random, 0.1) ? 0 : 0.2, random), extents,
-               kUnits[pick(random, 0, 5)], chance(random, 0.5) ? Use::accumulate : Use::sample);
+    check_plans(c, *random_pattern(c.rows(), c.channels_per_group * c.taps(), chance(random, 0.1) ? 0 : 0.2, random), extents,
+                kUnits[pick(random, 0, 5)], chance(random, 0.5) ? Use::accumulate : Use::sample);
   }
 }
 
@@ -165,11 +172,11 @@ void giant_kernels() {
       c.col_offsets = offsets(kernel_width, dilation, 2);
       c.source_rows = 40000;
       c.source_cols = 40000;
-      check_plan(c, *random_pattern(2, c.taps(), 0.01, random), {2, 12, 30}, unit, Use::accumulate);
+      check_plans(c, *random_pattern(2, c.taps(), 0.01, random), {2, 12, 30}, unit, Use::accumulate);
       c.channels_per_group = 2;
       c.groups = 2;
       c.row_step = 2;
-      check_plan(c, *random_pattern(4, 2 * c.taps(), 0.002, random), {1, 3, 7}, unit, Use::sample);
+      check_plans(c, *random_pattern(4, 2 * c.taps(), 0.002, random), {1, 3, 7}, unit, Use::sample);
     }
   }
 }
