@@ -51,12 +51,10 @@ def take_turns(timers: Mapping[Key, Timer], rounds: int, turn_seconds: float, se
     """
     calls = {}
     for key, seconds in timers.items():
-        warm_up = 0.0
-        for _ in range(WARM_UP_CALLS):
-            warm_up += seconds(1)
-            if warm_up > WARM_UP_SECONDS:
-                break
-        calls[key] = max(1, int(turn_seconds / max(seconds(1), 1e-9)))
+        warm_up: List[float] = []
+        while len(warm_up) < WARM_UP_CALLS and sum(warm_up) < WARM_UP_SECONDS:
+            warm_up.append(seconds(1))
+        calls[key] = max(1, int(turn_seconds / max(warm_up[-1], 1e-9)))
     times: Dict[Key, List[float]] = {key: [] for key in timers}
     order, shuffle = list(timers), random.Random(seed).shuffle
     for _ in range(rounds):
