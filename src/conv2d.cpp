@@ -59,12 +59,6 @@ void check_pattern(const Pattern& pattern, const Conv2dGeometry& g) {
 }
 
 template <class Scalar>
-VectorUnit unit_of(const Kernels<Scalar>& kernel) {
-  return {kernel.lanes,        kernel.max_vectors, kernel.alignment, static_cast<int64_t>(sizeof(Scalar)),
-          kernel.nonzero_cost, kernel.far_cost};
-}
-
-template <class Scalar>
 Planes<Scalar> planes_of(const Images<Scalar>& images) {
   if (!images.data) return {};  // empty, so never read: and no stride may be added to null
   return {images.data, images.stride[0], images.stride[1], images.stride[2], images.stride[3]};

@@ -57,8 +57,6 @@ void add_shifts(const Window& window, int64_t alignment, std::vector<int64_t>& s
 }
 
 // A rough model of a core, in turns of its multiply-add unit, from measurements of the micro-kernel.
-constexpr double kSplitLoads = 1.45;  // of an unaligned load where those are slow, against an aligned one
-
 constexpr double kGroup = 8;           // the loop's end, mostly a branch that is predicted wrongly
 constexpr double kGroupVector = 1.75;  // a sum read and written back
 constexpr double kPackedVector = 1.5;  // a vector copied
@@ -116,7 +114,7 @@ void add_choices(const Correlation& c, int64_t nnz, const Extents& extents, cons
   const double packing = packed_rows * kPackedRow + channels * window.channel_stride / unit.lanes * kPackedVector;
   const double row_vectors = static_cast<double>(ceil_div(tile.cols, unit.lanes));
   const double storing = rows * tile.images * tile.rows * (row_vectors * (shifts.size() + 1.0) + kStoredRow);
-  const double load = unit.alignment > 1 && layout.alignment == 1 && c.taps() > 1 ? kSplitLoads : 1.0;
+  const double load = unit.alignment > 1 && layout.alignment == 1 && c.taps() > 1 ? unit.split_cost : 1.0;
   for (size_t i = 0; i < std::size(kMostBlockBytes); ++i) {
     const double bytes = channels / c.groups * window.channel_stride * unit.element_bytes;
     const double blocks = std::max(1.0, std::ceil(bytes / kMostBlockBytes[i]));

@@ -43,8 +43,14 @@ struct VectorUnit {
   int64_t max_vectors;
   int64_t alignment;  // in elements
   int64_t element_bytes;
-  double nonzero_cost, far_cost;  // as in Kernels
+  double split_cost, nonzero_cost, far_cost;  // as in Kernels
 };
+
+template <class Scalar>
+VectorUnit unit_of(const Kernels<Scalar>& kernel) {
+  return {kernel.lanes,      kernel.max_vectors,  kernel.alignment, static_cast<int64_t>(sizeof(Scalar)),
+          kernel.split_cost, kernel.nonzero_cost, kernel.far_cost};
+}
 
 // Part of the kernel, all of it unless a single channel's tile would be too large for 16-bit offsets.
 struct Window {

@@ -34,7 +34,8 @@ struct Vec<float> {
   static constexpr int alignment = 8;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 12;
   static constexpr int unroll = 1;
-  static constexpr double nonzero_cost = 0.8;
+  static constexpr double split_cost = 1.2;
+  static constexpr double nonzero_cost = 2;
   static constexpr double far_cost = 1;
 
   static reg zero() { return _mm256_setzero_ps(); }
@@ -94,7 +95,8 @@ struct Vec<double> {
   static constexpr int alignment = 4;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 12;
   static constexpr int unroll = 1;
-  static constexpr double nonzero_cost = 0.8;
+  static constexpr double split_cost = 1.2;
+  static constexpr double nonzero_cost = 2;
   static constexpr double far_cost = 1;
 
   static reg zero() { return _mm256_setzero_pd(); }

@@ -97,6 +97,7 @@ struct Vec<float> {
   static constexpr int max_vectors = 12;
   static constexpr int unroll = 1;
 #endif
+  static constexpr double split_cost = 1;
   static constexpr double nonzero_cost = 2;
   static constexpr double far_cost = 4;
 
@@ -174,6 +175,7 @@ struct Vec<double> {
   static constexpr int alignment = 1;  // cores read 16 bytes from anywhere
   static constexpr int max_vectors = 20;
   static constexpr int unroll = 2;
+  static constexpr double split_cost = 1;
   static constexpr double nonzero_cost = 2;
   static constexpr double far_cost = 4;
 

@@ -95,8 +95,7 @@ template <class Scalar>
 void alike_choices_give_the_same_bits() {
   Random random(7);
   const Kernels<Scalar>& kernel = kernels<Scalar>();
-  const VectorUnit unit{kernel.lanes,        kernel.max_vectors, kernel.alignment, static_cast<int64_t>(sizeof(Scalar)),
-                        kernel.nonzero_cost, kernel.far_cost};
+  const VectorUnit unit = unit_of(kernel);
   int compared = 0;
   for (int round = 0; round < 60; ++round) {
     Correlation c;
