@@ -65,20 +65,21 @@ constexpr double kDot = 6;             // a dot product's own sum, of eight form
 constexpr double kDotsGroup = 24;      // the dot products of a group that are fewer than eight
 constexpr double kStoredRow = 6;       // a row of outputs written
 constexpr int64_t kMostBlockBytes[] = {24 * 1024, 48 * 1024, 96 * 1024};  // first-level cache, or some of the second
+constexpr int64_t kMostParts = 4;         // of a row of outputs
 constexpr size_t kMostTuned = 4;                                          // plans that are tried in turn
 constexpr double kMostTunedCost = 1.35;         // how much dearer than the first the model may take them for
 constexpr double kFarther[] = {0.0, 0.1, 0.4};  // times the vector unit's far_cost: of a vector of such a block, over a near one
 
-// The tile of at most `vectors` vectors that holds the most outputs.
-TileLayout widest_layout(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment,
-                         int64_t vectors) {
-  TileLayout layout{{1, 1, extents.cols}, alignment};
+// The tile of at most `vectors` vectors, and at most `cols` columns, that holds the most outputs.
+TileLayout widest_layout(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment, int64_t vectors,
+                         int64_t cols) {
+  TileLayout layout{{1, 1, cols}, alignment};
   Extents& tile = layout.tile;
   std::vector<int64_t> shifts;
   add_shifts(whole_kernel(c, layout), alignment, shifts);
   const int64_t length = vectors * unit.lanes - shifts.back();
-  if (extents.cols > length) {
-    const int64_t share = ceil_div(extents.cols, ceil_div(extents.cols, std::max<int64_t>(1, length)));
+  if (cols > length) {
+    const int64_t share = ceil_div(cols, ceil_div(cols, std::max<int64_t>(1, length)));
     tile.cols = std::max<int64_t>(1, std::min(length, round_up(share, unit.lanes)));
     return layout;
   }
@@ -86,7 +87,7 @@ TileLayout widest_layout(const Correlation& c, const Extents& extents, const Vec
   const int64_t row_stride = whole_kernel(c, layout).row_stride;
   tile.rows = std::min(extents.rows, (length - tile.cols) / row_stride + 1);
   tile.rows = ceil_div(extents.rows, ceil_div(extents.rows, tile.rows));
-  if (tile.rows == extents.rows && extents.images > 1) {
+  if (tile.rows == extents.rows && cols == extents.cols && extents.images > 1) {
     tile.images = 2;
     const int64_t image_stride = whole_kernel(c, layout).image_stride, used = (tile.rows - 1) * row_stride + tile.cols;
     tile.images = std::min(extents.images, (length - used) / image_stride + 1);
@@ -322,10 +323,19 @@ int64_t widest_tile(const VectorUnit& unit, Use use) { return use == Use::sample
 std::vector<TileChoice> tile_choices(const Correlation& correlation, int64_t nnz, const Extents& extents, const VectorUnit& unit,
                                      Use use) {
   std::vector<TileChoice> choices;
+  // Where few whole rows fit, parts of more rows share the source rows that they have in common.
+  const bool wide = extents.rows > 1 && correlation.taps() > 1 && 3 * extents.cols > widest_tile(unit, use) * unit.lanes;
+  const int64_t most_parts = wide ? std::min(kMostParts, extents.cols / unit.lanes) : 1;
   for (const int64_t alignment : {unit.alignment, int64_t{1}}) {
     for (int64_t vectors = 1; vectors <= widest_tile(unit, use); vectors += 1 + vectors / 16) {
-      add_choices(correlation, nnz, extents, unit, use, widest_layout(correlation, extents, unit, alignment, vectors), vectors,
-                  choices);
+      const auto add = [&](const TileLayout& layout) {
+        add_choices(correlation, nnz, extents, unit, use, layout, vectors, choices);
+      };
+      add(widest_layout(correlation, extents, unit, alignment, vectors, extents.cols));
+      for (int64_t parts = 2; parts <= most_parts; ++parts) {
+        const TileLayout layout = widest_layout(correlation, extents, unit, alignment, vectors, ceil_div(extents.cols, parts));
+        if (layout.tile.rows > 1) add(layout);
+      }
     }
     if (unit.alignment == 1) break;
   }
