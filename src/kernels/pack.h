@@ -32,29 +32,40 @@ inline RowRange clip(const Segment& segment, int64_t tile_start, int64_t step, i
   return {source + begin * step, begin, end, segment.length};
 }
 
-// One packed row: zeros, elements from `begin` to `end`, zeros. Whole vectors are written, up to one past the row's end: what
-// lies there is packed later, or is read by nobody.
+// Whole vectors of zeros over `count` elements: one or two, for which a call of memset, as compilers like to make of it, is dear.
 template <class V>
-inline void pack_row(const typename V::scalar* from, int64_t stride, const RowRange& range, typename V::scalar* to) {
-  for (int64_t i = 0; i < range.begin; i += V::lanes) V::store(to + i, V::zero());
-  int64_t i = range.begin;
-  if (stride == 1) {
-    for (; i + V::lanes <= range.end; i += V::lanes, from += V::lanes) V::store(to + i, V::load(from));
-    if (i < range.end) {
-      V::store(to + i, V::load_partial(from, static_cast<int>(range.end - i)));
-      i += V::lanes;
+inline void zero_vectors(typename V::scalar* to, int64_t count) {
+  for (int64_t i = 0; i < count; i += V::lanes) {
+    V::store(to + i, V::zero());
+    asm volatile("");
+  }
+}
+
+// `count` elements, `stride` apart; Stride: 1 or 2 where it is that, 0: any. The last vector overlaps the one before it, where
+// there is one.
+template <class V, int Stride>
+[[gnu::always_inline]] inline void copy_elements(const typename V::scalar* from, int64_t stride, int64_t count,
+                                                 typename V::scalar* to) {
+  constexpr int64_t lanes = V::lanes;
+  int64_t i = 0;
+  if constexpr (Stride == 1) {
+    for (; i + lanes <= count; i += lanes) V::store(to + i, V::load(from + i));
+    if (i < count && count >= lanes) {
+      V::store(to + count - lanes, V::load(from + count - lanes));
+    } else if (i < count) {
+      V::store(to, V::load_partial(from, static_cast<int>(count)));
     }
-  } else if (stride == 2) {
+  } else if constexpr (Stride == 2) {
     // The last vector may not read the element after its own.
-    for (; i + V::lanes < range.end; i += V::lanes, from += 2 * V::lanes) V::store(to + i, V::load_even(from));
-    if (i < range.end) {
-      V::store(to + i, V::load_even_partial(from, static_cast<int>(range.end - i)));
-      i += V::lanes;
+    for (; i + lanes < count; i += lanes) V::store(to + i, V::load_even(from + 2 * i));
+    if (i < count && count >= lanes) {
+      V::store(to + count - lanes, V::load_even_last(from + 2 * (count - lanes)));
+    } else if (i < count) {
+      V::store(to, V::load_even_partial(from, static_cast<int>(count)));
     }
   } else {
-    for (; i < range.end; ++i, from += stride) to[i] = *from;
+    for (; i < count; ++i, from += stride) to[i] = *from;
   }
-  for (; i < range.length; i += V::lanes) V::store(to + i, V::zero());
 }
 
 // Columns outermost, eight at a time: for images whose channels lie side by side (channels_last, a linear layer's batch).
@@ -116,9 +127,36 @@ inline int64_t list_rows(const PackJob<Scalar>& job) {
   return packed_row - job.rows;
 }
 
+// Channel by channel: the rows of one are neighbours, and the order of writing is that of the addresses. A packed row is zeros,
+// elements, zeros. Whole vectors are written, up to one past the row's end: what lies there is packed later, or is read by
+// nobody.
+template <class V, int Stride>
+void pack_channels(const PackJob<typename V::scalar>& job, int64_t num_rows) {
+  using Scalar = typename V::scalar;
+  // Copies of the job's fields: a vector that is stored could change any of them, as far as the compiler knows.
+  const int64_t stride = job.layout.col_step * job.col_stride, ahead = job.ahead, num_channels = job.num_channels;
+  const int64_t from_stride = job.channel_stride, to_stride = job.layout.channel_stride;
+  const PackedRow* const rows = job.rows;
+  const PackedRow* const rows_end = rows + num_rows;
+  const int32_t* const channels = job.channels;
+  const Scalar* const source = job.source;
+  Scalar* to = job.packed;
+  for (int64_t slot = 0; slot < num_channels; ++slot, to += to_stride) {
+    const Scalar* from = source + channels[slot] * from_stride;
+    for (const PackedRow* row = rows; row != rows_end; ++row) {
+      Scalar* const out = to + row->to;
+      const int64_t begin = row->range.begin, end = row->range.end, length = row->range.length;
+      const Scalar* const first = from + row->from;
+      if (ahead) prefetch_elements(first + ahead, (end - begin) * stride);
+      zero_vectors<V>(out, begin);
+      copy_elements<V, Stride>(first, stride, end - begin, out + begin);
+      zero_vectors<V>(out + end, length - end);
+    }
+  }
+}
+
 template <class V>
 void pack(const PackJob<typename V::scalar>& job) {
-  using Scalar = typename V::scalar;
   const int64_t rows = list_rows(job);
   if (job.channel_stride == 1 && job.col_stride != 1) {
     for (int64_t i = 0; i < rows; ++i) {
@@ -126,16 +164,13 @@ void pack(const PackJob<typename V::scalar>& job) {
     }
     return;
   }
-  // Channel by channel: the rows of one are neighbours, and the order of writing is that of the addresses.
-  const int64_t stride = job.layout.col_step * job.col_stride;
-  for (int64_t slot = 0; slot < job.num_channels; ++slot) {
-    const Scalar* from = job.source + job.channels[slot] * job.channel_stride;
-    Scalar* to = job.packed + slot * job.layout.channel_stride;
-    for (int64_t i = 0; i < rows; ++i) {
-      const PackedRow& row = job.rows[i];
-      if (job.ahead) prefetch_elements(from + row.from + job.ahead, (row.range.end - row.range.begin) * stride);
-      pack_row<V>(from + row.from, stride, row.range, to + row.to);
-    }
+  switch (job.layout.col_step * job.col_stride) {
+    case 1:
+      return pack_channels<V, 1>(job, rows);
+    case 2:
+      return pack_channels<V, 2>(job, rows);
+    default:
+      return pack_channels<V, 0>(job, rows);
   }
 }
 

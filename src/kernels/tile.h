@@ -34,7 +34,7 @@ inline Scalar bias_of(const Epilogue<Scalar>& epilogue, int64_t channel) {
   return epilogue.bias ? epilogue.bias[channel * epilogue.bias_stride] : Scalar{0};
 }
 
-// One output, or a vector of them.
+// One output.
 template <Activation activation, class Scalar>
 inline Scalar output(const Epilogue<Scalar>& epilogue, const Scalar* from, int64_t flat_stride, Scalar bias) {
   Scalar sum = from[epilogue.shifts[0]];
@@ -42,15 +42,79 @@ inline Scalar output(const Epilogue<Scalar>& epilogue, const Scalar* from, int64
   return activate<activation>(sum + bias);
 }
 
-template <class V, Activation activation>
-inline typename V::reg outputs(const Epilogue<typename V::scalar>& epilogue, const typename V::scalar* from, int64_t flat_stride,
-                               typename V::reg bias) {
-  typename V::reg sum = V::load(from + epilogue.shifts[0]);
-  for (int64_t s = 1; s < epilogue.num_shifts; ++s) {
-    sum = V::add(sum, V::load(from + s * flat_stride + epilogue.shifts[s]));
+// The sums of a channel, one vector of outputs at a time. Shifts: how many there are; 0: any number.
+template <class V, Activation activation, int Shifts>
+class Outputs {
+ public:
+  Outputs(const Epilogue<typename V::scalar>& epilogue, int64_t flat_stride) : epilogue_(epilogue), flat_stride_(flat_stride) {
+    for (int64_t s = 0; s < Shifts; ++s) places_[s] = s * flat_stride + epilogue.shifts[s];
   }
-  sum = V::add(sum, bias);
-  return activation == Activation::relu ? V::relu(sum) : sum;
+
+  [[gnu::always_inline]] typename V::reg at(const typename V::scalar* from, typename V::reg bias) const {
+    typename V::reg sum;
+    if constexpr (Shifts > 0) {
+      sum = V::load(from + places_[0]);
+      for (int s = 1; s < Shifts; ++s) sum = V::add(sum, V::load(from + places_[s]));
+    } else {
+      sum = V::load(from + epilogue_.shifts[0]);
+      for (int64_t s = 1; s < epilogue_.num_shifts; ++s) {
+        sum = V::add(sum, V::load(from + s * flat_stride_ + epilogue_.shifts[s]));
+      }
+    }
+    sum = V::add(sum, bias);
+    return activation == Activation::relu ? V::relu(sum) : sum;
+  }
+
+ private:
+  const Epilogue<typename V::scalar>& epilogue_;
+  int64_t flat_stride_;
+  int64_t places_[Shifts > 0 ? Shifts : 1];
+};
+
+// A row of outputs that do not lie side by side.
+template <class V, class Outputs>
+void store_apart(const Outputs& outputs, const typename V::scalar* from, typename V::reg bias, int64_t cols, int64_t stride,
+                 typename V::scalar* to) {
+  constexpr int64_t lanes = V::lanes;
+  alignas(64) typename V::scalar some[lanes];
+  for (int64_t c = 0; c < cols; c += lanes) {
+    V::store(some, outputs.at(from + c, bias));
+    const int64_t count = cols - c < lanes ? cols - c : lanes;
+    for (int64_t i = 0; i < count; ++i) to[(c + i) * stride] = some[i];
+  }
+}
+
+// Channel by channel, a vector of a row at a time. The last vector overlaps the one before it, where there is one.
+template <class V, Activation activation, int Shifts>
+void store_rows(const TileJob<const typename V::scalar, typename V::scalar>& job, const Epilogue<typename V::scalar>& epilogue) {
+  using Scalar = typename V::scalar;
+  constexpr int64_t lanes = V::lanes;
+  const Outputs<V, activation, Shifts> outputs(epilogue, job.flat_stride);
+  // Copies: a vector that is stored could change the job, as far as the compiler knows.
+  const TileShape shape = job.shape;
+  const int64_t cols = shape.cols, image_stride = job.image_stride, row_stride = job.row_stride, col_stride = job.col_stride;
+  for (int64_t channel = 0; channel < job.channels; ++channel) {
+    const typename V::reg bias = V::broadcast(bias_of(epilogue, channel));
+    const Scalar* flat_image = job.flat + channel * epilogue.num_shifts * job.flat_stride;
+    Scalar* image = job.outer + channel * job.channel_stride;
+    for (int64_t n = 0; n < shape.images; ++n, flat_image += shape.image_stride, image += image_stride) {
+      const Scalar* from = flat_image;
+      Scalar* to = image;
+      for (int64_t row = 0; row < shape.rows; ++row, from += shape.row_stride, to += row_stride) {
+        if (col_stride != 1) {
+          store_apart<V>(outputs, from, bias, cols, col_stride, to);
+          continue;
+        }
+        int64_t c = 0;
+        for (; c + lanes <= cols; c += lanes) V::store(to + c, outputs.at(from + c, bias));
+        if (c < cols && cols >= lanes) {
+          V::store(to + cols - lanes, outputs.at(from + cols - lanes, bias));
+        } else if (c < cols) {
+          V::store_partial(to, outputs.at(from, bias), static_cast<int>(cols));
+        }
+      }
+    }
+  }
 }
 
 template <class V, Activation activation>
@@ -72,30 +136,13 @@ void store_activated(const TileJob<const typename V::scalar, typename V::scalar>
     });
     return;
   }
-  for (int64_t channel = 0; channel < job.channels; ++channel) {
-    const Scalar add = bias_of(epilogue, channel);
-    const typename V::reg add_all = V::broadcast(add);
-    for_each_row(job, [&](int64_t flat, int64_t outer) {
-      const Scalar* from = job.flat + channel * channel_flat + flat;
-      Scalar* to = job.outer + channel * job.channel_stride + outer;
-      if (job.col_stride != 1) {
-        alignas(64) Scalar some[V::lanes];
-        for (int64_t c = 0; c < job.shape.cols; c += V::lanes) {
-          V::store(some, outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all));
-          const int64_t count = job.shape.cols - c < V::lanes ? job.shape.cols - c : V::lanes;
-          for (int64_t i = 0; i < count; ++i) to[(c + i) * job.col_stride] = some[i];
-        }
-        return;
-      }
-      int64_t c = 0;
-      for (; c + V::lanes <= job.shape.cols; c += V::lanes) {
-        V::store(to + c, outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all));
-      }
-      if (c < job.shape.cols) {
-        V::store_partial(to + c, outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all),
-                         static_cast<int>(job.shape.cols - c));
-      }
-    });
+  switch (epilogue.num_shifts) {
+    case 1:
+      return store_rows<V, activation, 1>(job, epilogue);
+    case 3:  // of most kernels
+      return store_rows<V, activation, 3>(job, epilogue);
+    default:
+      return store_rows<V, activation, 0>(job, epilogue);
   }
 }
 

@@ -59,6 +59,8 @@ struct Vec<float> {
   static void store_partial(float* p, reg r, int count) { _mm512_mask_storeu_ps(p, first(count), r); }
   // p[0], p[2], ...
   static reg load_even(const float* p) { return even(load(p), load(p + 16)); }
+  // the same, without a look at the element after the last
+  static reg load_even_last(const float* p) { return load_even_partial(p, lanes); }
   static reg load_even_partial(const float* p, int count) {
     const uint32_t used = static_cast<uint32_t>((uint64_t{1} << (2 * count - 1)) - 1);
     return even(_mm512_maskz_loadu_ps(static_cast<__mmask16>(used), p),
@@ -138,6 +140,7 @@ struct Vec<double> {
   static reg load_partial(const double* p, int count) { return _mm512_maskz_loadu_pd(first(count), p); }
   static void store_partial(double* p, reg r, int count) { _mm512_mask_storeu_pd(p, first(count), r); }
   static reg load_even(const double* p) { return even(load(p), load(p + 8)); }
+  static reg load_even_last(const double* p) { return load_even_partial(p, lanes); }
   static reg load_even_partial(const double* p, int count) {
     const uint32_t used = (1u << (2 * count - 1)) - 1;
     return even(_mm512_maskz_loadu_pd(static_cast<__mmask8>(used), p),

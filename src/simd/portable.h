@@ -53,6 +53,7 @@ struct PortableVec {
   static reg load_partial(const Scalar* p, int count) { return partial_load<PortableVec>(p, count); }
   static void store_partial(Scalar* p, reg r, int count) { partial_store<PortableVec>(p, r, count); }
   static reg load_even(const Scalar* p) { return partial_load_even<PortableVec>(p, lanes); }
+  static reg load_even_last(const Scalar* p) { return load_even(p); }
   static reg load_even_partial(const Scalar* p, int count) { return partial_load_even<PortableVec>(p, count); }
   template <class Index>
   static reg gather_partial(const Scalar* base, const Index* index, int count) {
