@@ -115,7 +115,7 @@ def set_backend(name: str) -> None:
     """Use the named backend from now on; "auto" is the best one. ValueError for one that this machine cannot run."""
 
 def tuning() -> bool:
-    """Whether a layer's first dozen calls try several tiles and keep the fastest; not so where MPL_SPARSE_TUNING is 0."""
+    """Whether a layer's first dozen calls try several tiles and keep the fastest. Off where MPL_SPARSE_TUNING is 0."""
 
 def set_tuning(on: bool) -> None:
     """Turn that on or off for what is planned from now on: patterns and input shapes that no call has seen.

@@ -277,8 +277,8 @@ def test_workers_of_a_data_loader(start, tmp_path):
 
 @needs_openmp
 def test_the_process_ends_while_a_thread_computes():
-    """It must not hang. How it ends is Python's doing: up to 3.13 a daemon thread that asks for the GIL is unwound, and C++
-    aborts where it may not be, in torch's own layers too.
+    """It must not hang. How it ends is Python's doing: up to 3.13 a daemon thread that asks for the GIL is unwound, and
+    C++ aborts where it may not be, in torch's own layers too.
     """
     result = run("""
 torch.set_num_threads(2)

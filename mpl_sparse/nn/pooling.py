@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+import functools
+from typing import NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -21,24 +22,18 @@ class SeparableMaxPool2d(nn.MaxPool2d):
         """(batch, channels, height, width) or without the batch -> the same with pooled sizes."""
         if not self._covers(input):
             return super().forward(input)
-        for axis, (kernel, stride, padding) in zip((-2, -1), zip(*map(_pair, self._sizes()))):
-            input = _max_along(input, axis, kernel, stride, padding)
-        return input
-
-    def _sizes(self) -> Tuple[object, object, object]:
-        return self.kernel_size, self.stride, self.padding
+        sizes = _pair(self.kernel_size), _pair(self.stride), _pair(self.padding)
+        rows, cols = (_taps(input.shape[axis], *(size[axis] for size in sizes)) for axis in (-2, -1))
+        if rows is None or cols is None:
+            return super().forward(input)
+        return _max_along(_max_along(input, -2, rows), -1, cols)
 
     def _covers(self, input: Tensor) -> bool:
         if self.return_indices or self.ceil_mode or _pair(self.dilation) != (1, 1) or torch.compiler.is_compiling():
             return False
         if input.dim() not in (3, 4) or not input.is_floating_point() or input.device.type != "cpu":
             return False
-        if not input.is_contiguous() or (torch.is_grad_enabled() and input.requires_grad):
-            return False
-        return all(
-            _covered_by_two_taps(size, kernel, stride, padding)
-            for size, kernel, stride, padding in zip(input.shape[-2:], *map(_pair, self._sizes()))
-        )
+        return input.is_contiguous() and not (torch.is_grad_enabled() and input.requires_grad)
 
 
 def _pair(size: object) -> Tuple[int, int]:
@@ -46,34 +41,36 @@ def _pair(size: object) -> Tuple[int, int]:
     return int(first), int(second)
 
 
-def _outputs(size: int, kernel: int, stride: int, padding: int) -> int:
-    return (size + 2 * padding - kernel) // stride + 1
+class _Tap(NamedTuple):
+    """What one tap of a window reads, for the outputs from `first` to before `end`."""
+
+    read: slice
+    first: int
+    end: int
 
 
-def _covered_by_two_taps(size: int, kernel: int, stride: int, padding: int) -> bool:
-    """Whether two neighbouring taps, from `padding` on, lie inside the axis for every output."""
-    count = _outputs(size, kernel, stride, padding)
-    return 0 <= padding <= min(kernel // 2, kernel - 2) and count >= 1 and (count - 1) * stride + 1 < size
-
-
-def _max_along(input: Tensor, axis: int, kernel: int, stride: int, padding: int) -> Tensor:
-    size = input.shape[axis]
-    count = _outputs(size, kernel, stride, padding)
-
-    def tap(k: int, first: int, end: int) -> Tensor:
-        """What tap k reads for the outputs from `first` to before `end`."""
-        begin = first * stride + k - padding
-        index = slice(begin, begin + (end - first - 1) * stride + 1, stride)
-        return input[..., index, :] if axis == -2 else input[..., index]
-
-    # Tap `padding` reads 0, stride, ...: it and the next are inside for all outputs. The others may miss some.
-    result = torch.maximum(tap(padding, 0, count), tap(padding + 1, 0, count))
-    for k in range(kernel):
-        if k in (padding, padding + 1):
-            continue
+@functools.lru_cache(maxsize=256)
+def _taps(size: int, kernel: int, stride: int, padding: int) -> Optional[Tuple[_Tap, ...]]:
+    """The taps along an axis; the first two lie inside it for every output. None where no two neighbours do."""
+    count = (size + 2 * padding - kernel) // stride + 1
+    if not 0 <= padding <= min(kernel // 2, kernel - 2) or count < 1 or (count - 1) * stride + 1 >= size:
+        return None
+    taps = []
+    for k in sorted(range(kernel), key=lambda k: k not in (padding, padding + 1)):
         first = max(0, -((k - padding) // stride))
         end = min(count, (size - 1 - k + padding) // stride + 1)
         if first < end:
-            part = result.narrow(axis, first, end - first)
-            torch.maximum(part, tap(k, first, end), out=part)
+            begin = first * stride + k - padding
+            taps.append(_Tap(slice(begin, begin + (end - first - 1) * stride + 1, stride), first, end))
+    return tuple(taps)
+
+
+def _max_along(input: Tensor, axis: int, taps: Tuple[_Tap, ...]) -> Tensor:
+    def elements(tap: _Tap) -> Tensor:
+        return input[..., tap.read, :] if axis == -2 else input[..., tap.read]
+
+    result = torch.maximum(elements(taps[0]), elements(taps[1]))
+    for tap in taps[2:]:
+        part = result.narrow(axis, tap.first, tap.end - tap.first)
+        torch.maximum(part, elements(tap), out=part)
     return result
