@@ -26,6 +26,13 @@ inline __m256i indices(const uint8_t* row) {
   return _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row)));
 }
 
+// In a register of its own: a permutation that also loads takes twice as long on Zen 3.
+inline __m256 load_apart(const void* p) {
+  __m256 r = _mm256_loadu_ps(static_cast<const float*>(p));
+  __asm__("" : "+x"(r));
+  return r;
+}
+
 template <>
 struct Vec<float> {
   using scalar = float;
@@ -85,7 +92,7 @@ struct Vec<float> {
 
   using places = __m256i;
   static places places_of(uint32_t bits) { return indices(kExpandEight.rows[bits]); }
-  static reg expand(const float* p, places at) { return _mm256_permutevar8x32_ps(load(p), at); }
+  static reg expand(const float* p, places at) { return _mm256_permutevar8x32_ps(load_apart(p), at); }
   static reg fma_where(places at, reg a, reg b, reg c) { return _mm256_blendv_ps(c, fma(a, b, c), _mm256_castsi256_ps(at)); }
   static void compress_to(float* p, reg r, uint32_t bits) {
     store(p, _mm256_permutevar8x32_ps(r, indices(kCompressEight.rows[bits])));
@@ -144,7 +151,7 @@ struct Vec<double> {
   using places = __m256i;
   static places places_of(uint32_t bits) { return indices(kExpandFour.rows[bits]); }
   static reg permute(reg r, __m256i words) { return _mm256_castps_pd(_mm256_permutevar8x32_ps(_mm256_castpd_ps(r), words)); }
-  static reg expand(const double* p, places at) { return permute(load(p), at); }
+  static reg expand(const double* p, places at) { return permute(_mm256_castps_pd(load_apart(p)), at); }
   static reg fma_where(places at, reg a, reg b, reg c) { return _mm256_blendv_pd(c, fma(a, b, c), _mm256_castsi256_pd(at)); }
   static void compress_to(double* p, reg r, uint32_t bits) { store(p, permute(r, indices(kCompressFour.rows[bits]))); }
 };
