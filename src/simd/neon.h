@@ -140,6 +140,8 @@ struct Vec<float> {
   static void store_partial(float* p, reg r, int count) { partial_store<Vec>(p, r, count); }
   // p[0], p[2], ...
   static reg load_even(const float* p) { return vld2q_f32(p).val[0]; }
+  // p[1], p[3], ...; reads what load_even reads
+  static reg load_odd(const float* p) { return vld2q_f32(p).val[1]; }
   static reg load_even_partial(const float* p, int count) { return partial_load_even<Vec>(p, count); }
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
@@ -206,6 +208,7 @@ struct Vec<double> {
   static reg load_partial(const double* p, int count) { return partial_load<Vec>(p, count); }
   static void store_partial(double* p, reg r, int count) { partial_store<Vec>(p, r, count); }
   static reg load_even(const double* p) { return vld2q_f64(p).val[0]; }
+  static reg load_odd(const double* p) { return vld2q_f64(p).val[1]; }
   static reg load_even_partial(const double* p, int count) { return partial_load_even<Vec>(p, count); }
   template <class Index>
   static reg gather_partial(const double* base, const Index* index, int count) {

@@ -52,6 +52,7 @@ struct PortableVec {
   static reg load_partial(const Scalar* p, int count) { return partial_load<PortableVec>(p, count); }
   static void store_partial(Scalar* p, reg r, int count) { partial_store<PortableVec>(p, r, count); }
   static reg load_even(const Scalar* p) { return partial_load_even<PortableVec>(p, lanes); }
+  static reg load_odd(const Scalar* p) { return load_even(p + 1); }  // which reads no further than p[2 * lanes - 1]
   static reg load_even_partial(const Scalar* p, int count) { return partial_load_even<PortableVec>(p, count); }
   template <class Index>
   static reg gather_partial(const Scalar* base, const Index* index, int count) {
