@@ -72,11 +72,11 @@ struct Band {
   int64_t top;      // the first source row that output row 0 reads
   int64_t lead;     // elements before the first packed row
   int64_t stride;   // between packed rows
-  int64_t outputs;  // rows of outputs (of each phase) of a band
+  int64_t all_outputs, outputs;  // rows of outputs of a phase: of all bands, and of one
   int64_t phase_stride, plane_stride, elements;
 
   Band(TapAxis row_axis, TapAxis col_axis, int64_t planes, int64_t lanes, int64_t element_bytes)
-      : rows(std::move(row_axis)), cols(std::move(col_axis)), top(rows.least()) {
+      : rows(std::move(row_axis)), cols(std::move(col_axis)), top(rows.least()), all_outputs(rows.outputs(0)) {
     const int64_t width = ceil_div(cols.source, cols.step);
     const int64_t left = std::max<int64_t>(0, -floor_div(cols.least(), cols.step));
     const int64_t right = cols.outputs(0) - 1 + floor_div(cols.most(), cols.step) - (cols.source / cols.step - 1);
@@ -84,7 +84,7 @@ struct Band {
     stride = round_up(width + std::max(left, right), lanes);
     const int64_t row_bytes = planes * cols.step * stride * element_bytes, reach = rows.most() - top + 1;
     const int64_t fit = std::max<int64_t>(1, (kBandBytes / row_bytes - reach) / rows.step + 1);
-    outputs = ceil_div(rows.outputs(0), ceil_div(rows.outputs(0), fit));
+    outputs = ceil_div(all_outputs, ceil_div(all_outputs, fit));
     phase_stride = source_rows(outputs) * stride;
     plane_stride = cols.step * phase_stride;
     elements = lead + planes * plane_stride + kMostMargin;
@@ -128,8 +128,21 @@ struct Band {
 // Calls body(first output row, rows) for each band.
 template <class Body>
 void each_band(const Band& band, Body body) {
-  for (int64_t first = 0; first < band.rows.outputs(0); first += band.outputs) {
-    body(first, std::min(band.outputs, band.rows.outputs(0) - first));
+  for (int64_t first = 0; first < band.all_outputs; first += band.outputs) {
+    body(first, std::min(band.outputs, band.all_outputs - first));
+  }
+}
+
+// Calls body(image, channel) for the planes [begin, end) of all images.
+template <class Body>
+void each_plane(int64_t begin, int64_t end, int64_t channels, Body body) {
+  int64_t image = begin / channels, channel = begin % channels;
+  for (int64_t plane = begin; plane < end; ++plane) {
+    body(image, channel);
+    if (++channel == channels) {
+      channel = 0;
+      ++image;
+    }
   }
 }
 
@@ -141,56 +154,71 @@ void share(int64_t items, int64_t outputs, int num_threads, Body body) {
   parallel_for(parts, threads, [&](int64_t part) { body(items * part / parts, items * (part + 1) / parts); });
 }
 
-// The taps of one row of the weight.
-BandTaps taps_of(const Band& band, const std::vector<int32_t>& tap_offsets, const Pattern& pattern, int64_t row) {
-  const int32_t first = pattern.row_ptr()[row], count = pattern.row_ptr()[row + 1] - first;
-  int32_t* offsets = scratch<int32_t>(Scratch::taps, count);
-  for (int32_t k = 0; k < count; ++k) offsets[k] = tap_offsets[pattern.col_idx()[first + k]];
-  return {offsets, count, band.rows.step * band.stride};
-}
-
-bool has_nonzeros(const Pattern& pattern, int64_t first_row, int64_t rows) {
-  return pattern.row_ptr()[first_row] != pattern.row_ptr()[first_row + rows];
-}
-
 template <class Scalar>
 Scalar* plane_of(const Planes<Scalar>& planes, int64_t image, int64_t channel) {
   return planes.data + image * planes.image_stride + channel * planes.channel_stride;
 }
 
-// Every output is one of `phases`, along each axis; taps are sorted by phase here, in the pattern's order within one.
-template <class Scalar>
-class PhaseTaps {
+// The taps of each row of the weight.
+class RowTaps {
  public:
-  PhaseTaps(const Band& band, const Conv2dGeometry& g) : band_(band), offsets_(band.tap_offsets()) {
-    for (int64_t row : band.rows.phase) {
-      for (int64_t col : band.cols.phase) phase_.push_back(row * band.cols.phases + col);
-    }
-    (void)g;
+  RowTaps(const Band& band, const Pattern& pattern)
+      : row_ptr_(pattern.row_ptr()), row_stride_(band.rows.step * band.stride), offsets_(pattern.nnz()) {
+    const std::vector<int32_t> of_tap = band.tap_offsets();
+    for (int64_t k = 0; k < pattern.nnz(); ++k) offsets_[k] = of_tap[pattern.col_idx()[k]];
   }
 
-  // The taps of rows [first, first + rows) of the weight that meet a phase; values receives theirs.
-  BandTaps of(const Pattern& pattern, int64_t first, int64_t rows, int64_t phase, const Scalar* values, const Scalar** own) const {
-    const int64_t most = pattern.row_ptr()[first + rows] - pattern.row_ptr()[first];
-    int32_t* offsets = scratch<int32_t>(Scratch::taps, most);
-    Scalar* some = scratch<Scalar>(Scratch::values, most);
-    int64_t count = 0;
-    for (int64_t row = 0; row < rows; ++row) {
-      for (int32_t k = pattern.row_ptr()[first + row]; k < pattern.row_ptr()[first + row + 1]; ++k) {
-        const int32_t tap = pattern.col_idx()[k];
-        if (phase_[tap] != phase) continue;
-        offsets[count] = static_cast<int32_t>(row * band_.plane_stride) + offsets_[tap];
-        some[count++] = values[k];
-      }
-    }
-    *own = some;
-    return {offsets, count, band_.rows.step * band_.stride};
-  }
+  BandTaps of(int64_t row) const { return {offsets_.data() + row_ptr_[row], row_ptr_[row + 1] - row_ptr_[row], row_stride_}; }
+  bool none(int64_t first, int64_t end) const { return row_ptr_[first] == row_ptr_[end]; }
 
  private:
-  const Band& band_;
-  const std::vector<int32_t> offsets_;
-  std::vector<int64_t> phase_;
+  const int32_t* const row_ptr_;
+  const int64_t row_stride_;
+  std::vector<int32_t> offsets_;
+};
+
+// The taps of each input channel, over all rows of the weight that read it, by the phase of the inputs that they meet.
+template <class Scalar>
+class ChannelTaps {
+ public:
+  ChannelTaps(const Band& band, const Pattern& pattern, const Scalar* values, int64_t multiplier)
+      : phases_(band.rows.phases * band.cols.phases), row_stride_(band.rows.step * band.stride) {
+    const std::vector<int32_t> of_tap = band.tap_offsets();
+    std::vector<int64_t> phase_of_tap;
+    for (int64_t row : band.rows.phase) {
+      for (int64_t col : band.cols.phase) phase_of_tap.push_back(row * band.cols.phases + col);
+    }
+    offsets_.reserve(pattern.nnz());
+    values_.reserve(pattern.nnz());
+    bounds_.reserve(pattern.rows() / multiplier * phases_ + 1);
+    bounds_.push_back(0);
+    for (int64_t first = 0; first < pattern.rows(); first += multiplier) {
+      for (int64_t phase = 0; phase < phases_; ++phase) {
+        for (int64_t row = first; row < first + multiplier; ++row) {
+          for (int32_t k = pattern.row_ptr()[row]; k < pattern.row_ptr()[row + 1]; ++k) {
+            const int32_t tap = pattern.col_idx()[k];
+            if (phase_of_tap[tap] != phase) continue;
+            offsets_.push_back(static_cast<int32_t>((row - first) * band.plane_stride) + of_tap[tap]);
+            values_.push_back(values[k]);
+          }
+        }
+        bounds_.push_back(static_cast<int64_t>(offsets_.size()));
+      }
+    }
+  }
+
+  BandTaps of(int64_t channel, int64_t phase) const {
+    const int64_t* bounds = bounds_.data() + channel * phases_ + phase;
+    return {offsets_.data() + bounds[0], bounds[1] - bounds[0], row_stride_};
+  }
+  const Scalar* values_of(int64_t channel, int64_t phase) const { return values_.data() + bounds_[channel * phases_ + phase]; }
+  bool none(int64_t channel) const { return bounds_[channel * phases_] == bounds_[(channel + 1) * phases_]; }
+
+ private:
+  const int64_t phases_, row_stride_;
+  std::vector<int64_t> bounds_;
+  std::vector<int32_t> offsets_;
+  std::vector<Scalar> values_;
 };
 
 }  // namespace
@@ -212,25 +240,25 @@ void depthwise_forward(const Kernels<Scalar>& kernel, const Pattern& pattern, co
                        const Planes<const Scalar>& input, const Vector<const Scalar>& bias, const Planes<Scalar>& output,
                        int num_threads, Activation activation) {
   const Band band(forward_rows(g), forward_cols(g), 1, kernel.lanes, sizeof(Scalar));
-  const std::vector<int32_t> tap_offsets = band.tap_offsets();
+  const RowTaps taps(band, pattern);
   const int64_t multiplier = g.out_channels / g.groups;
   share(g.batch * g.groups, g.batch * g.out_channels * g.out_height() * g.out_width(), num_threads,
         [&](int64_t begin, int64_t end) {
           Scalar* packed = band.memory<Scalar>();
-          for (int64_t item = begin; item < end; ++item) {
-            const int64_t image = item / g.groups, channel = item % g.groups, first_row = channel * multiplier;
+          each_plane(begin, end, g.groups, [&](int64_t image, int64_t channel) {
+            const int64_t first_row = channel * multiplier;
             each_band(band, [&](int64_t first, int64_t rows) {
-              if (has_nonzeros(pattern, first_row, multiplier)) {
+              if (!taps.none(first_row, first_row + multiplier)) {
                 band.pack(kernel, plane_of(input, image, channel), input.row_stride, first, rows, packed);
               }
               for (int64_t row = first_row; row < first_row + multiplier; ++row) {
-                kernel.band_sums(packed, taps_of(band, tap_offsets, pattern, row), values + pattern.row_ptr()[row],
+                kernel.band_sums(packed, taps.of(row), values + pattern.row_ptr()[row],
                                  bias.data ? bias.data[row * bias.stride] : Scalar{0}, activation,
                                  {plane_of(output, image, row) + first * output.row_stride, output.row_stride, rows,
                                   band.cols.result});
               }
             });
-          }
+          });
         });
 }
 
@@ -239,15 +267,15 @@ void depthwise_grad_input(const Kernels<Scalar>& kernel, const Pattern& pattern,
                           const Planes<const Scalar>& grad_output, const Planes<Scalar>& grad_input, int num_threads) {
   const int64_t multiplier = g.out_channels / g.groups;
   const Band band(backward_rows(g), backward_cols(g), multiplier, kernel.lanes, sizeof(Scalar));
-  const PhaseTaps<Scalar> phase_taps(band, g);
+  const ChannelTaps<Scalar> taps(band, pattern, values, multiplier);
   const int64_t phase_cols = band.cols.outputs(0);
   share(g.batch * g.groups, g.batch * g.groups * g.in_height * g.in_width, num_threads, [&](int64_t begin, int64_t end) {
     Scalar* packed = band.memory<Scalar>();
     Scalar* sums = scratch<Scalar>(Scratch::sums, band.cols.phases * band.outputs * phase_cols);
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t image = item / g.groups, channel = item % g.groups, first_row = channel * multiplier;
+    each_plane(begin, end, g.groups, [&](int64_t image, int64_t channel) {
+      const int64_t first_row = channel * multiplier;
       each_band(band, [&](int64_t first, int64_t most_rows) {
-        if (has_nonzeros(pattern, first_row, multiplier)) {
+        if (!taps.none(channel)) {
           for (int64_t plane = 0; plane < multiplier; ++plane) {
             band.pack(kernel, plane_of(grad_output, image, first_row + plane), grad_output.row_stride, first, most_rows,
                       packed + plane * band.plane_stride);
@@ -260,18 +288,17 @@ void depthwise_grad_input(const Kernels<Scalar>& kernel, const Pattern& pattern,
               plane_of(grad_input, image, channel) + (first * band.rows.phases + row_phase) * grad_input.row_stride,
               band.rows.phases * grad_input.row_stride, rows, band.cols.result};
           for (int64_t col_phase = 0; col_phase < band.cols.phases; ++col_phase) {
-            const Scalar* own;
-            const BandTaps taps =
-                phase_taps.of(pattern, first_row, multiplier, row_phase * band.cols.phases + col_phase, values, &own);
+            const int64_t phase = row_phase * band.cols.phases + col_phase;
             const PlaneRows<Scalar> beside = {sums + col_phase * band.outputs * phase_cols, phase_cols, rows,
                                               band.cols.outputs(col_phase)};
             if (band.cols.phases > 1 && beside.cols == 0) continue;
-            kernel.band_sums(packed, taps, own, Scalar{0}, Activation::none, band.cols.phases == 1 ? out : beside);
+            kernel.band_sums(packed, taps.of(channel, phase), taps.values_of(channel, phase), Scalar{0}, Activation::none,
+                             band.cols.phases == 1 ? out : beside);
           }
           if (band.cols.phases > 1) kernel.interleave(sums, band.outputs * phase_cols, phase_cols, out);
         }
       });
-    }
+    });
   });
 }
 
@@ -280,7 +307,7 @@ void depthwise_grad_weight(const Kernels<Scalar>& kernel, const Pattern& pattern
                            const Planes<const Scalar>& input, const Planes<const Scalar>& grad_output, Scalar* grad_values,
                            int num_threads) {
   const Band band(forward_rows(g), forward_cols(g), 1, kernel.lanes, sizeof(Scalar));
-  const std::vector<int32_t> tap_offsets = band.tap_offsets();
+  const RowTaps taps(band, pattern);
   const int64_t multiplier = g.out_channels / g.groups;
   std::fill_n(grad_values, pattern.nnz(), Scalar{0});
   // A channel belongs to one task, which visits images and bands in order: no sum depends on the number of threads.
@@ -288,12 +315,12 @@ void depthwise_grad_weight(const Kernels<Scalar>& kernel, const Pattern& pattern
     Scalar* packed = band.memory<Scalar>();
     for (int64_t channel = begin; channel < end; ++channel) {
       const int64_t first_row = channel * multiplier;
-      if (!has_nonzeros(pattern, first_row, multiplier)) continue;
+      if (taps.none(first_row, first_row + multiplier)) continue;
       for (int64_t image = 0; image < g.batch; ++image) {
         each_band(band, [&](int64_t first, int64_t rows) {
           band.pack(kernel, plane_of(input, image, channel), input.row_stride, first, rows, packed);
           for (int64_t row = first_row; row < first_row + multiplier; ++row) {
-            kernel.band_dots(packed, taps_of(band, tap_offsets, pattern, row),
+            kernel.band_dots(packed, taps.of(row),
                              {plane_of(grad_output, image, row) + first * grad_output.row_stride, grad_output.row_stride, rows,
                               band.cols.result},
                              grad_values + pattern.row_ptr()[row]);

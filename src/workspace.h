@@ -6,7 +6,7 @@
 
 namespace mpl_sparse {
 
-enum class Scratch { packed, rows, sums, in_use, values, input, taps, count };
+enum class Scratch { packed, rows, sums, in_use, values, input, count };
 
 // At least `bytes` bytes, aligned to 64, zeroed when they were allocated. Valid until this thread asks for the same use again.
 // Throws std::bad_alloc.

@@ -9,6 +9,11 @@
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
 
+template <class V>
+inline void zero_row(typename V::scalar* to, int64_t count) {
+  for (int64_t i = 0; i < count; i += V::lanes) V::store(to + i, V::zero());
+}
+
 // Where a row has fewer elements than a vector, zeros follow them.
 template <class V>
 inline void copy_row(const typename V::scalar* from, int64_t width, typename V::scalar* to) {
@@ -39,13 +44,12 @@ inline void split_row(const typename V::scalar* from, int64_t width, typename V:
 template <class V>
 void pack_band(const BandJob<typename V::scalar>& job) {
   using Scalar = typename V::scalar;
-  const int64_t phase_width = (job.width + job.col_step - 1) / job.col_step;
   for (int64_t r = 0; r < job.rows; ++r) {
     const int64_t row = job.first_row + r;
     Scalar* to = job.packed + r * job.packed_stride;
     const Scalar* from = job.source + row * job.row_stride;
     if (row < 0 || row >= job.height) {
-      for (int64_t phase = 0; phase < job.col_step; ++phase) set_zero(to + phase * job.phase_stride, phase_width);
+      for (int64_t phase = 0; phase < job.col_step; ++phase) zero_row<V>(to + phase * job.phase_stride, job.packed_stride);
     } else if (job.col_step == 1) {
       copy_row<V>(from, job.width, to);
     } else {
