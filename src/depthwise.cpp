@@ -9,7 +9,7 @@
 namespace mpl_sparse {
 namespace {
 
-constexpr int64_t kBandBytes = 24 * 1024;       // a packed band, to stay in a first-level cache
+constexpr int64_t kBandBytes = 16 * 1024;       // a packed band, to stay in a first-level cache
 constexpr int64_t kLargestBand = 128 * 1024;    // one row of outputs must not need more
 constexpr int64_t kSerialOutputs = 64 * 1024;   // below this, a thread costs more than it gains
 constexpr int64_t kTasksPerThread = 4;

@@ -10,51 +10,70 @@ namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
 
 template <class V>
-inline void zero_row(typename V::scalar* to, int64_t count) {
+inline void set_zero_vectors(typename V::scalar* to, int64_t count) {
   for (int64_t i = 0; i < count; i += V::lanes) V::store(to + i, V::zero());
 }
 
-// Where a row has fewer elements than a vector, zeros follow them.
-template <class V>
-inline void copy_row(const typename V::scalar* from, int64_t width, typename V::scalar* to) {
-  if (width < V::lanes) return V::store(to, V::load_partial(from, static_cast<int>(width)));
-  for (int64_t i = 0; i + V::lanes <= width; i += V::lanes) V::store(to + i, V::load(from + i));
-  V::store(to + width - V::lanes, V::load(from + width - V::lanes));
+// Calls copy(from, to) for rows that follow each other.
+template <class Scalar, class Copy>
+inline void each_band_row(const BandJob<Scalar>& job, int64_t first, int64_t end, Copy copy) {
+  const Scalar* from = job.source + (job.first_row + first) * job.row_stride;
+  Scalar* to = job.packed + first * job.packed_stride;
+  for (int64_t row = first; row < end; ++row, from += job.row_stride, to += job.packed_stride) copy(from, to);
 }
 
 template <class V>
-inline void split_row(const typename V::scalar* from, int64_t width, typename V::scalar* even, typename V::scalar* odd) {
-  const int64_t pairs = width / 2;
-  if (width % 2) even[pairs] = from[width - 1];
-  if (pairs < V::lanes) {
-    for (int64_t i = 0; i < pairs; ++i) {
-      even[i] = from[2 * i];
-      odd[i] = from[2 * i + 1];
-    }
-    return;
+inline void copy_rows(const BandJob<typename V::scalar>& job, int64_t first, int64_t end) {
+  using Scalar = typename V::scalar;
+  const int64_t last = job.width - V::lanes;
+  if (last < 0) {
+    const int width = static_cast<int>(job.width);
+    return each_band_row(job, first, end,
+                         [&](const Scalar* from, Scalar* to) { V::store(to, V::load_partial(from, width)); });
   }
-  const auto split = [&](int64_t i) {
-    V::store(even + i, V::load_even(from + 2 * i));
-    V::store(odd + i, V::load_odd(from + 2 * i));
-  };
-  for (int64_t i = 0; i + V::lanes <= pairs; i += V::lanes) split(i);
-  split(pairs - V::lanes);
+  each_band_row(job, first, end, [&](const Scalar* from, Scalar* to) {
+    for (int64_t i = 0; i < last; i += V::lanes) V::store(to + i, V::load(from + i));
+    V::store(to + last, V::load(from + last));
+  });
+}
+
+// Even columns apart from odd ones.
+template <class V>
+inline void split_rows(const BandJob<typename V::scalar>& job, int64_t first, int64_t end) {
+  using Scalar = typename V::scalar;
+  const int64_t pairs = job.width / 2, last = pairs - V::lanes;
+  each_band_row(job, first, end, [&](const Scalar* from, Scalar* even) {
+    Scalar* const odd = even + job.phase_stride;
+    if (job.width % 2) even[pairs] = from[job.width - 1];
+    if (last < 0) {
+      for (int64_t i = 0; i < pairs; ++i) {
+        even[i] = from[2 * i];
+        odd[i] = from[2 * i + 1];
+      }
+      return;
+    }
+    const auto split = [&](int64_t i) {
+      V::store(even + i, V::load_even(from + 2 * i));
+      V::store(odd + i, V::load_odd(from + 2 * i));
+    };
+    for (int64_t i = 0; i < last; i += V::lanes) split(i);
+    split(last);
+  });
 }
 
 template <class V>
 void pack_band(const BandJob<typename V::scalar>& job) {
-  using Scalar = typename V::scalar;
-  for (int64_t r = 0; r < job.rows; ++r) {
-    const int64_t row = job.first_row + r;
-    Scalar* to = job.packed + r * job.packed_stride;
-    const Scalar* from = job.source + row * job.row_stride;
-    if (row < 0 || row >= job.height) {
-      for (int64_t phase = 0; phase < job.col_step; ++phase) zero_row<V>(to + phase * job.phase_stride, job.packed_stride);
-    } else if (job.col_step == 1) {
-      copy_row<V>(from, job.width, to);
-    } else {
-      split_row<V>(from, job.width, to, to + job.phase_stride);
-    }
+  const auto clamped = [&](int64_t row) { return row < 0 ? 0 : row < job.rows ? row : job.rows; };
+  const int64_t first = clamped(-job.first_row), end = clamped(job.height - job.first_row);
+  for (int64_t phase = 0; phase < job.col_step; ++phase) {
+    typename V::scalar* const packed = job.packed + phase * job.phase_stride;
+    set_zero_vectors<V>(packed, first * job.packed_stride);
+    set_zero_vectors<V>(packed + end * job.packed_stride, (job.rows - end) * job.packed_stride);
+  }
+  if (job.col_step == 1) {
+    copy_rows<V>(job, first, end);
+  } else {
+    split_rows<V>(job, first, end);
   }
 }
 
