@@ -9,20 +9,20 @@
 namespace mpl_sparse {
 namespace {
 
-constexpr int64_t kBandBytes = 16 * 1024;       // a packed band, to stay in a first-level cache
-constexpr int64_t kLargestBand = 128 * 1024;    // one row of outputs must not need more
-constexpr int64_t kSerialOutputs = 64 * 1024;   // below this, a thread costs more than it gains
+constexpr int64_t kBandBytes = 16 * 1024;      // a packed band: half of a first-level cache
+constexpr int64_t kLargestBand = 128 * 1024;   // one row of outputs must not need more
+constexpr int64_t kSerialOutputs = 64 * 1024;  // below this, a thread costs more than it gains
 constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kMostStride = 2;
-constexpr int64_t kMostMargin = 64;  // elements that a band may be read past its end
+constexpr int64_t kMargin = 64;  // elements that a band may be read past its end; the first row is aligned to as many
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t size, int64_t step) { return ceil_div(size, step) * step; }
 int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
 int64_t modulo(int64_t a, int64_t b) { return a - floor_div(a, b) * b; }
 
-// One axis. Output j of phase p is element j * phases + p of the result; its tap k, if phase[k] == p, reads source element
-// j * step + offset[k].
+// One axis of a plane of outputs, which fall into phases as the stride of a gradient wants. Output j of phase p is element j *
+// phases + p of the result; its tap k, if phase[k] == p, reads source element j * step + offset[k].
 struct TapAxis {
   int64_t source, result;  // elements
   int64_t step, phases;
@@ -69,9 +69,9 @@ TapAxis backward_cols(const Conv2dGeometry& g) {
 // after each one, which serve as those before the next.
 struct Band {
   TapAxis rows, cols;
-  int64_t top;      // the first source row that output row 0 reads
-  int64_t lead;     // elements before the first packed row
-  int64_t stride;   // between packed rows
+  int64_t top;                   // the first source row that output row 0 reads
+  int64_t lead;                  // elements before the first packed row
+  int64_t stride;                // between packed rows
   int64_t all_outputs, outputs;  // rows of outputs of a phase: of all bands, and of one
   int64_t phase_stride, plane_stride, elements;
 
@@ -80,14 +80,14 @@ struct Band {
     const int64_t width = ceil_div(cols.source, cols.step);
     const int64_t left = std::max<int64_t>(0, -floor_div(cols.least(), cols.step));
     const int64_t right = cols.outputs(0) - 1 + floor_div(cols.most(), cols.step) - (cols.source / cols.step - 1);
-    lead = round_up(left, kMostMargin);
+    lead = round_up(left, kMargin);
     stride = round_up(width + std::max(left, right), lanes);
     const int64_t row_bytes = planes * cols.step * stride * element_bytes, reach = rows.most() - top + 1;
     const int64_t fit = std::max<int64_t>(1, (kBandBytes / row_bytes - reach) / rows.step + 1);
     outputs = ceil_div(all_outputs, ceil_div(all_outputs, fit));
     phase_stride = source_rows(outputs) * stride;
     plane_stride = cols.step * phase_stride;
-    elements = lead + planes * plane_stride + kMostMargin;
+    elements = lead + planes * plane_stride + kMargin;
   }
 
   int64_t source_rows(int64_t of_outputs) const { return (of_outputs - 1) * rows.step + rows.most() - top + 1; }
@@ -231,7 +231,7 @@ bool depthwise_applies(const Conv2dGeometry& g, const Images<const Scalar>& sour
   const int64_t height = g.dilation_height * (g.kernel_height - 1), width = g.dilation_width * (g.kernel_width - 1);
   if (std::max(g.pad_top, g.pad_bottom) > height || std::max(g.pad_left, g.pad_right) > width) return false;
   const int64_t planes = g.out_channels / g.groups, rows = height + 1;
-  const int64_t row_bytes = (std::max(g.in_width, g.out_width()) + width + 2 * kMostMargin) * static_cast<int64_t>(sizeof(Scalar));
+  const int64_t row_bytes = (std::max(g.in_width, g.out_width()) + width + 2 * kMargin) * static_cast<int64_t>(sizeof(Scalar));
   return planes <= kLargestBand && rows <= kLargestBand && row_bytes <= kLargestBand && planes * rows * row_bytes <= kLargestBand;
 }
 
@@ -252,10 +252,10 @@ void depthwise_forward(const Kernels<Scalar>& kernel, const Pattern& pattern, co
                 band.pack(kernel, plane_of(input, image, channel), input.row_stride, first, rows, packed);
               }
               for (int64_t row = first_row; row < first_row + multiplier; ++row) {
-                kernel.band_sums(packed, taps.of(row), values + pattern.row_ptr()[row],
-                                 bias.data ? bias.data[row * bias.stride] : Scalar{0}, activation,
-                                 {plane_of(output, image, row) + first * output.row_stride, output.row_stride, rows,
-                                  band.cols.result});
+                kernel.band_sums(
+                    packed, taps.of(row), values + pattern.row_ptr()[row], bias.data ? bias.data[row * bias.stride] : Scalar{0},
+                    activation,
+                    {plane_of(output, image, row) + first * output.row_stride, output.row_stride, rows, band.cols.result});
               }
             });
           });
@@ -331,14 +331,14 @@ void depthwise_grad_weight(const Kernels<Scalar>& kernel, const Pattern& pattern
   });
 }
 
-#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                      \
-  template bool depthwise_applies<Scalar>(const Conv2dGeometry&, const Images<const Scalar>&, const Images<const Scalar>&); \
-  template void depthwise_forward<Scalar>(const Kernels<Scalar>&, const Pattern&, const Conv2dGeometry&, const Scalar*,     \
-                                          const Planes<const Scalar>&, const Vector<const Scalar>&, const Planes<Scalar>&,  \
-                                          int, Activation);                                                                 \
-  template void depthwise_grad_input<Scalar>(const Kernels<Scalar>&, const Pattern&, const Conv2dGeometry&, const Scalar*,  \
-                                             const Planes<const Scalar>&, const Planes<Scalar>&, int);                      \
-  template void depthwise_grad_weight<Scalar>(const Kernels<Scalar>&, const Pattern&, const Conv2dGeometry&,                \
+#define MPL_SPARSE_INSTANTIATE(Scalar)                                                                                          \
+  template bool depthwise_applies<Scalar>(const Conv2dGeometry&, const Images<const Scalar>&, const Images<const Scalar>&);     \
+  template void depthwise_forward<Scalar>(const Kernels<Scalar>&, const Pattern&, const Conv2dGeometry&, const Scalar*,         \
+                                          const Planes<const Scalar>&, const Vector<const Scalar>&, const Planes<Scalar>&, int, \
+                                          Activation);                                                                          \
+  template void depthwise_grad_input<Scalar>(const Kernels<Scalar>&, const Pattern&, const Conv2dGeometry&, const Scalar*,      \
+                                             const Planes<const Scalar>&, const Planes<Scalar>&, int);                          \
+  template void depthwise_grad_weight<Scalar>(const Kernels<Scalar>&, const Pattern&, const Conv2dGeometry&,                    \
                                               const Planes<const Scalar>&, const Planes<const Scalar>&, Scalar*, int);
 MPL_SPARSE_INSTANTIATE(float)
 MPL_SPARSE_INSTANTIATE(double)

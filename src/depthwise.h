@@ -1,15 +1,17 @@
-// Depthwise convolutions: each channel is a group of its own. Too few taps read a source row for a tile plan to pay: bands of rows
-// are packed and summed plane by plane, straight from the pattern's CSR.
+// Depthwise convolutions: each input channel is a group of its own. So few taps read a source row that a tile plan's copies cost
+// more than the sums: here bands of rows are packed and summed plane by plane, straight from the pattern's CSR.
 #pragma once
 
 #include "correlate.h"
 #include "mpl_sparse/conv2d.h"
 #include "mpl_sparse/pattern.h"
+#include "mpl_sparse/tensor.h"
 
 namespace mpl_sparse {
 
-// Whether the functions below compute this convolution. Others have no more than a few channels a group, columns that are not
-// neighbours (channels_last), a stride above 2, padding beyond the kernel's reach, or rows too long for a cache.
+// Whether the functions below compute this convolution. Tile plans do where groups have several channels, columns are not
+// neighbours (channels_last), a stride is above 2, padding goes beyond the kernel's reach, or a row of outputs needs more than a
+// cache holds.
 template <class Scalar>
 bool depthwise_applies(const Conv2dGeometry& g, const Images<const Scalar>& source, const Images<const Scalar>& result);
 

@@ -28,8 +28,7 @@ inline void copy_rows(const BandJob<typename V::scalar>& job, int64_t first, int
   const int64_t last = job.width - V::lanes;
   if (last < 0) {
     const int width = static_cast<int>(job.width);
-    return each_band_row(job, first, end,
-                         [&](const Scalar* from, Scalar* to) { V::store(to, V::load_partial(from, width)); });
+    return each_band_row(job, first, end, [&](const Scalar* from, Scalar* to) { V::store(to, V::load_partial(from, width)); });
   }
   each_band_row(job, first, end, [&](const Scalar* from, Scalar* to) {
     for (int64_t i = 0; i < last; i += V::lanes) V::store(to + i, V::load(from + i));

@@ -141,8 +141,8 @@ struct BandJob {
   const Scalar* source;  // row 0, column 0 of the plane; columns are neighbours
   int64_t row_stride;
   int64_t height, width;
-  int64_t first_row, rows;  // rows of the band; those outside the plane are zero
-  int64_t col_step;         // 1 or 2
+  int64_t first_row, rows;              // rows of the band; those outside the plane are zero
+  int64_t col_step;                     // 1 or 2
   int64_t packed_stride, phase_stride;  // between packed rows: at least what a phase has of a source row; between phases
   Scalar* packed;                       // writable up to a vector past its last row
 };

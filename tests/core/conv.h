@@ -50,14 +50,17 @@ struct Conv {
   }
 
   void forward(int threads, bool with_bias = true, Activation activation = Activation::none) {
-    mpl_sparse::conv2d_forward<Scalar>(*pattern, g, vector_in(values), images_in(input), with_bias ? vector_in(bias) : Vector<const Scalar>{},
-                           images_out(output), threads, activation);
+    mpl_sparse::conv2d_forward<Scalar>(*pattern, g, vector_in(values), images_in(input),
+                                       with_bias ? vector_in(bias) : Vector<const Scalar>{}, images_out(output), threads,
+                                       activation);
   }
   void backward_input(int threads) {
-    mpl_sparse::conv2d_grad_input<Scalar>(*pattern, g, vector_in(values), images_in(grad_output), images_out(grad_input), threads);
+    mpl_sparse::conv2d_grad_input<Scalar>(*pattern, g, vector_in(values), images_in(grad_output), images_out(grad_input),
+                                          threads);
   }
   void backward_weight(int threads) {
-    mpl_sparse::conv2d_grad_weight<Scalar>(*pattern, g, images_in(input), images_in(grad_output), vector_out(grad_values), threads);
+    mpl_sparse::conv2d_grad_weight<Scalar>(*pattern, g, images_in(input), images_in(grad_output), vector_out(grad_values),
+                                           threads);
   }
 
   void check(int threads, bool with_bias = true) {
@@ -79,7 +82,7 @@ struct Conv {
 };
 
 inline Conv2dGeometry geometry(int64_t batch, int64_t in_channels, int64_t height, int64_t width, int64_t out_channels,
-                        int64_t kernel_height, int64_t kernel_width) {
+                               int64_t kernel_height, int64_t kernel_width) {
   Conv2dGeometry g;
   g.batch = batch;
   g.in_channels = in_channels;
@@ -137,4 +140,3 @@ void plant_specials(Array<Scalar, 4>& array, Random& random) {
     array.at(place) = static_cast<Scalar>(specials[pick(random, 0, 2)]);
   }
 }
-

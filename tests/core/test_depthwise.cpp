@@ -112,7 +112,8 @@ void real_layers() {
 template <class Scalar>
 void bits_do_not_depend_on_threads() {
   Random random(3);
-  for (const Conv2dGeometry& g : {depthwise(2, 12, 56, 56, 3), depthwise(3, 24, 56, 56, 3, 2), depthwise(2, 7, 70, 70, 5, 1, 2)}) {
+  for (const Conv2dGeometry& g :
+       {depthwise(2, 12, 56, 56, 3), depthwise(3, 24, 56, 56, 3, 2), depthwise(2, 7, 70, 70, 5, 1, 2)}) {
     Conv<Scalar> conv(g, 0.5, Layout::contiguous, random);
     check_bits_on_threads(conv);
   }
