@@ -1,11 +1,13 @@
 #include "mpl_sparse/conv2d.h"
 
+#include <algorithm>
 #include <stdexcept>
 #include <string>
 
 #include "arguments.h"
 #include "conv_plan.h"
 #include "correlate.h"
+#include "depthwise.h"
 #include "dispatch.h"
 #include "workspace.h"
 
@@ -77,6 +79,15 @@ void join_rows(Images<Scalar>& images) {
   images.size[2] = 1;
 }
 
+template <class Scalar>
+Images<const Scalar> read_only(const Images<Scalar>& images) {
+  Images<const Scalar> view;
+  view.data = images.data;
+  std::copy_n(images.size, 4, view.size);
+  std::copy_n(images.stride, 4, view.stride);
+  return view;
+}
+
 template <class A, class B>
 void join_if_pointwise(Conv2dGeometry& g, Images<A>& input, Images<B>& output) {
   const bool pointwise = g.kernel_height == 1 && g.kernel_width == 1 && g.stride_height == 1 && g.stride_width == 1 &&
@@ -144,6 +155,9 @@ void conv2d_forward(const Pattern& pattern, const ValidConv2dGeometry& geometry,
   const Extents extents{g.batch, g.out_height(), g.out_width()};
   if (extents.count() == 0) return;
   const Kernels<Scalar>& kernel = kernels<Scalar>();
+  if (depthwise_applies(g, input, read_only(output))) {
+    return depthwise_forward(kernel, pattern, g, values.data, planes_of(input), bias, planes_of(output), num_threads, activation);
+  }
   const auto plan = forward_plan(pattern, g, unit_of(kernel));
   plan->parts[0].plan.run({extents.count(), num_threads}, [&](const TilePlan& tiles) {
     correlate(kernel, tiles, extents, {planes_of(input), g.in_height, g.in_width}, values.data, bias.data, bias.stride,
@@ -162,6 +176,9 @@ void conv2d_grad_input(const Pattern& pattern, const ValidConv2dGeometry& geomet
   join_if_pointwise(g, grad_input, grad_output);
   if (g.batch * g.in_height * g.in_width == 0) return;
   const Kernels<Scalar>& kernel = kernels<Scalar>();
+  if (depthwise_applies(g, grad_output, read_only(grad_input))) {
+    return depthwise_grad_input(kernel, pattern, g, values.data, planes_of(grad_output), planes_of(grad_input), num_threads);
+  }
   const auto plan = grad_input_plan(pattern, g, unit_of(kernel));
   Scalar* ordered = scratch<Scalar>(Scratch::values, pattern.nnz());
   kernel.permute(plan->order.data(), pattern.nnz(), values.data, ordered);
@@ -194,6 +211,9 @@ void conv2d_grad_weight(const Pattern& pattern, const ValidConv2dGeometry& geome
     return;
   }
   const Kernels<Scalar>& kernel = kernels<Scalar>();
+  if (depthwise_applies(g, input, grad_output)) {
+    return depthwise_grad_weight(kernel, pattern, g, planes_of(input), planes_of(grad_output), grad_values.data, num_threads);
+  }
   const auto plan = grad_weight_plan(pattern, g, unit_of(kernel));
   plan->parts[0].plan.run({extents.count(), num_threads}, [&](const TilePlan& tiles) {
     sample(kernel, tiles, extents, {planes_of(input), g.in_height, g.in_width}, planes_of(grad_output), grad_values.data,

@@ -83,7 +83,7 @@ def conv2d_cases(draw):
     return Conv2dCase(
         batch=draw(st.sampled_from([0, 1, 1, 2, 3])),
         groups=draw(st.sampled_from([1, 1, 2, 5])),
-        channels=draw(st.tuples(st.integers(1, 5), st.integers(1, 5))),
+        channels=draw(st.tuples(st.sampled_from([1, 1, 2, 3, 5]), st.integers(1, 5))),  # 1 in: depthwise
         size=(max(size[0], reach[0]), max(size[1], reach[1])),
         kernel=kernel,
         stride=stride,

@@ -136,6 +136,34 @@ struct BitDensities {
 };
 
 constexpr int kInOrderVectors = 6;      // from this width on accumulate adds up the entries of a group one after the other
+// Source rows of one plane for a depthwise convolution, copied to where zeros surround them. Source column c goes to place
+// c / col_step of column phase c % col_step.
+template <class Scalar>
+struct BandJob {
+  const Scalar* source;  // row 0, column 0 of the plane; columns are neighbours
+  int64_t row_stride;
+  int64_t height, width;
+  int64_t first_row, rows;              // rows of the band; those outside the plane are zero
+  int64_t col_step;                     // 1 or 2
+  int64_t packed_stride, phase_stride;  // between packed rows: at least what a phase has of a source row; between phases
+  Scalar* packed;                       // writable up to a vector past its last row
+};
+
+// Taps of one weight: tap k of output (row, column) reads packed[offsets[k] + row * row_stride + column].
+struct BandTaps {
+  const int32_t* offsets;
+  int64_t count;
+  int64_t row_stride;
+};
+
+// A rectangle of outputs, or of their gradients: columns are neighbours.
+template <class Scalar>
+struct PlaneRows {
+  Scalar* data;
+  int64_t row_stride;
+  int64_t rows, cols;
+};
+
 constexpr int kMostSampleVectors = 64;  // sums of dot products stay in registers, so tiles may be wide
 
 template <class Scalar>
@@ -159,6 +187,15 @@ struct Kernels {
   // in_use[p - shifts[s]]; elsewhere grad is zero. At most kMostSampleVectors vectors.
   void (*sample)(int vectors, const Scalar* packed, const BlockRows& block, const int64_t* shifts, const Scalar* grad,
                  int64_t grad_stride, const uint8_t* in_use, Scalar* grad_values);
+  // copies a band of rows; what lies beside them stays as it is, but up to a vector of zeros after rows shorter than one
+  void (*pack_band)(const BandJob<Scalar>& job);
+  // out = activation(bias + sum over the taps of values[k] * what tap k reads)
+  void (*band_sums)(const Scalar* packed, const BandTaps& taps, const Scalar* values, Scalar bias, Activation activation,
+                    const PlaneRows<Scalar>& out);
+  // out's column c = phases[c % 2 * phase_stride + row * row_stride + c / 2]
+  void (*interleave)(const Scalar* phases, int64_t phase_stride, int64_t row_stride, const PlaneRows<Scalar>& out);
+  // grad_values[k] += sum over the outputs of grad * what tap k reads
+  void (*band_dots)(const Scalar* packed, const BandTaps& taps, const PlaneRows<const Scalar>& grad, Scalar* grad_values);
   // values: from the order of the entries to their places. scratch: as many as a row has in the block
   void (*order_values)(const BlockRows& block, Scalar* values, Scalar* scratch);
   // results[r] = sum over the row's nonzeros of values[k] * x[col_idx[k]]

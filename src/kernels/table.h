@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/accumulate.h"
+#include "kernels/depthwise.h"
 #include "kernels/interface.h"
 #include "kernels/pack.h"
 #include "kernels/rows_add.h"
@@ -29,6 +30,10 @@ const Kernels<Scalar>& table() {
       &load<V>,
       &accumulate<V>,
       &sample<V>,
+      &pack_band<V>,
+      &band_sums<V>,
+      &interleave<Scalar>,
+      &band_dots<V>,
       &order_values<Scalar>,
       &rows_dot<V, uint16_t>,
       &rows_dot<V, int32_t>,

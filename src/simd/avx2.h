@@ -79,6 +79,11 @@ struct Vec<float> {
     const reg pairs = _mm256_shuffle_ps(load(p), load(p + 7), _MM_SHUFFLE(3, 1, 2, 0));
     return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), _MM_SHUFFLE(3, 1, 2, 0)));
   }
+  // p[1], p[3], ...; reads what load_even reads
+  static reg load_odd(const float* p) {
+    const reg pairs = _mm256_shuffle_ps(load(p), load(p + 8), _MM_SHUFFLE(3, 1, 3, 1));
+    return _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(pairs), _MM_SHUFFLE(3, 1, 2, 0)));
+  }
   static reg load_even_partial(const float* p, int count) { return partial_load_even<Vec>(p, count); }
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
@@ -137,6 +142,9 @@ struct Vec<double> {
   }
   static reg load_even_last(const double* p) {
     return _mm256_permute4x64_pd(_mm256_shuffle_pd(load(p), load(p + 3), 0b1010), _MM_SHUFFLE(3, 1, 2, 0));
+  }
+  static reg load_odd(const double* p) {
+    return _mm256_permute4x64_pd(_mm256_unpackhi_pd(load(p), load(p + 4)), _MM_SHUFFLE(3, 1, 2, 0));
   }
   static reg load_even_partial(const double* p, int count) { return partial_load_even<Vec>(p, count); }
   template <class Index>

@@ -70,6 +70,11 @@ struct Vec<float> {
     const __m512i pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_permutex2var_ps(low, pick, high);
   }
+  // p[1], p[3], ...; reads what load_even reads
+  static reg load_odd(const float* p) {
+    const __m512i pick = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+    return _mm512_permutex2var_ps(load(p), pick, load(p + 16));
+  }
   static __m512i widen_partial(const uint16_t* index, int count) {
     return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), index));
   }
@@ -147,6 +152,9 @@ struct Vec<double> {
                 _mm512_maskz_loadu_pd(static_cast<__mmask8>(used >> 8), p + 8));
   }
   static reg even(reg low, reg high) { return _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), high); }
+  static reg load_odd(const double* p) {
+    return _mm512_permutex2var_pd(load(p), _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), load(p + 8));
+  }
   static __m256i widen_partial(const uint16_t* index, int count) {
     return _mm256_cvtepu16_epi32(_mm_maskz_loadu_epi16(first(count), index));
   }

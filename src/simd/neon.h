@@ -147,6 +147,8 @@ struct Vec<float> {
     return vcombine_f32(vuzp_f32(vget_low_f32(first), vget_high_f32(first)).val[0],
                         vuzp_f32(vget_low_f32(last), vget_high_f32(last)).val[1]);
   }
+  // p[1], p[3], ...; reads what load_even reads
+  static reg load_odd(const float* p) { return vld2q_f32(p).val[1]; }
   static reg load_even_partial(const float* p, int count) { return partial_load_even<Vec>(p, count); }
   template <class Index>
   static reg gather_partial(const float* base, const Index* index, int count) {
@@ -215,6 +217,7 @@ struct Vec<double> {
   static void store_partial(double* p, reg r, int count) { partial_store<Vec>(p, r, count); }
   static reg load_even(const double* p) { return vld2q_f64(p).val[0]; }
   static reg load_even_last(const double* p) { return vcombine_f64(vld1_f64(p), vld1_f64(p + 2)); }
+  static reg load_odd(const double* p) { return vld2q_f64(p).val[1]; }
   static reg load_even_partial(const double* p, int count) { return partial_load_even<Vec>(p, count); }
   template <class Index>
   static reg gather_partial(const double* base, const Index* index, int count) {

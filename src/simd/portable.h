@@ -54,6 +54,7 @@ struct PortableVec {
   static void store_partial(Scalar* p, reg r, int count) { partial_store<PortableVec>(p, r, count); }
   static reg load_even(const Scalar* p) { return partial_load_even<PortableVec>(p, lanes); }
   static reg load_even_last(const Scalar* p) { return load_even(p); }
+  static reg load_odd(const Scalar* p) { return load_even(p + 1); }  // which reads no further than p[2 * lanes - 1]
   static reg load_even_partial(const Scalar* p, int count) { return partial_load_even<PortableVec>(p, count); }
   template <class Index>
   static reg gather_partial(const Scalar* base, const Index* index, int count) {

@@ -1,97 +1,12 @@
 // Convolution, its gradient to the input and its gradient at the nonzeros, against the oracle.
-#include <cstring>
-#include <limits>
-#include <sstream>
 #include <stdexcept>
 
+#include "conv.h"
 #include "forced.h"
-#include "oracle.h"
 
 using namespace mpl_sparse;
 
 namespace {
-
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-std::string text(const Conv2dGeometry& g) {
-  std::ostringstream out;
-  out << g.batch << "x" << g.in_channels << "x" << g.in_height << "x" << g.in_width << " -> " << g.out_channels << ", kernel "
-      << g.kernel_height << "x" << g.kernel_width << ", stride " << g.stride_height << "x" << g.stride_width << ", pad "
-      << g.pad_top << "," << g.pad_bottom << "," << g.pad_left << "," << g.pad_right << ", dilation " << g.dilation_height << "x"
-      << g.dilation_width << ", groups " << g.groups;
-  return out.str();
-}
-
-// All the arrays of one convolution.
-template <class Scalar>
-struct Conv {
-  Conv2dGeometry g;
-  std::shared_ptr<const Pattern> pattern;
-  Array<Scalar, 1> values, bias, grad_values;
-  Array<Scalar, 4> input, output, grad_output, grad_input;
-
-  Conv(const Conv2dGeometry& geometry, double density, Layout layout, Random& random)
-      : g(geometry),
-        pattern(random_pattern(g.out_channels, g.in_channels / g.groups * g.kernel_height * g.kernel_width, density, random)),
-        values({pattern->nnz()}, Layout::contiguous, random),
-        bias({g.out_channels}, layout, random),
-        grad_values({pattern->nnz()}, Layout::contiguous, random),
-        input({g.batch, g.in_channels, g.in_height, g.in_width}, layout, random),
-        output({g.batch, g.out_channels, g.out_height(), g.out_width()}, layout, random),
-        grad_output(output.size, layout, random),
-        grad_input(input.size, layout, random) {
-    values.fill(random);
-    bias.fill(random);
-    input.fill(random);
-    grad_output.fill(random);
-  }
-
-  void forward(int threads, bool with_bias = true, Activation activation = Activation::none) {
-    conv2d_forward<Scalar>(*pattern, g, vector_in(values), images_in(input), with_bias ? vector_in(bias) : Vector<const Scalar>{},
-                           images_out(output), threads, activation);
-  }
-  void backward_input(int threads) {
-    conv2d_grad_input<Scalar>(*pattern, g, vector_in(values), images_in(grad_output), images_out(grad_input), threads);
-  }
-  void backward_weight(int threads) {
-    conv2d_grad_weight<Scalar>(*pattern, g, images_in(input), images_in(grad_output), vector_out(grad_values), threads);
-  }
-
-  void check(int threads, bool with_bias = true) {
-    g.validate();
-    forward(threads, with_bias);
-    backward_input(threads);
-    backward_weight(threads);
-    const Dense<Scalar> dense(*pattern, values.values());
-    const std::vector<Sum> expected = expected_forward(g, dense, input, with_bias ? &bias : nullptr, output);
-    bool right = check_agrees("output", output, expected);
-    forward(threads, with_bias, Activation::relu);
-    right = check_agrees("relu of output", output, through_relu(expected)) && right;
-    right = check_agrees("grad_input", grad_input, expected_grad_input(g, dense, grad_output, grad_input)) && right;
-    right = check_agrees("grad_values", grad_values, expected_grad_weight(g, dense, input, grad_output)) && right;
-    if (!right) {
-      std::cerr << "  in " << text(g) << ", nnz " << pattern->nnz() << ", float" << 8 * sizeof(Scalar) << std::endl;
-    }
-  }
-};
-
-Conv2dGeometry geometry(int64_t batch, int64_t in_channels, int64_t height, int64_t width, int64_t out_channels,
-                        int64_t kernel_height, int64_t kernel_width) {
-  Conv2dGeometry g;
-  g.batch = batch;
-  g.in_channels = in_channels;
-  g.in_height = height;
-  g.in_width = width;
-  g.out_channels = out_channels;
-  g.kernel_height = kernel_height;
-  g.kernel_width = kernel_width;
-  return g;
-}
-
-void set_stride(Conv2dGeometry& g, int64_t stride) { g.stride_height = g.stride_width = stride; }
-void set_pad(Conv2dGeometry& g, int64_t pad) { g.pad_top = g.pad_bottom = g.pad_left = g.pad_right = pad; }
-void set_dilation(Conv2dGeometry& g, int64_t dilation) { g.dilation_height = g.dilation_width = dilation; }
 
 Conv2dGeometry random_geometry(Random& random) {
   for (;;) {
@@ -122,13 +37,6 @@ Conv2dGeometry random_geometry(Random& random) {
     if (g.batch * g.out_channels * g.out_height() * g.out_width() * taps < 200000) return g;
   }
 }
-
-double random_density(Random& random) {
-  constexpr double densities[] = {0, 0.03, 0.1, 0.3, 0.7, 1};
-  return densities[pick(random, 0, 5)];
-}
-
-Layout random_layout(Random& random) { return static_cast<Layout>(pick(random, 0, 2)); }
 
 template <class Scalar>
 void random_geometries(uint64_t seed) {
@@ -222,32 +130,13 @@ void enormous_strides() {
 }
 
 template <class Scalar>
-bool same_bits(const Array<Scalar, 4>& a, const std::vector<Scalar>& b) {
-  const std::vector<Scalar> values = a.values();
-  return values.size() == b.size() && std::memcmp(values.data(), b.data(), b.size() * sizeof(Scalar)) == 0;
-}
-
-template <class Scalar>
 void bits_do_not_depend_on_threads() {
   Random random(9);
   std::vector<Conv2dGeometry> list = layers();
   list.push_back(geometry(4, 32, 20, 20, 70, 3, 3));
   for (const Conv2dGeometry& g : list) {
     Conv<Scalar> conv(g, 0.3, random_layout(random), random);
-    std::vector<Scalar> output, grad_input, grad_values;
-    for (int threads = 1; threads <= 4; ++threads) {
-      conv.forward(threads);
-      conv.backward_input(threads);
-      conv.backward_weight(threads);
-      if (threads == 1) {
-        output = conv.output.values();
-        grad_input = conv.grad_input.values();
-        grad_values = conv.grad_values.values();
-      }
-      CHECK(same_bits(conv.output, output));
-      CHECK(same_bits(conv.grad_input, grad_input));
-      CHECK(std::memcmp(conv.grad_values.memory.data(), grad_values.data(), grad_values.size() * sizeof(Scalar)) == 0);
-    }
+    check_bits_on_threads(conv);
   }
 }
 
@@ -255,19 +144,11 @@ void bits_do_not_depend_on_threads() {
 template <class Scalar>
 void not_finite(uint64_t seed) {
   Random random(seed);
-  constexpr double specials[] = {kNan, kInfinity, -kInfinity};
   for (int i = 0; i < 300; ++i) {
     const Conv2dGeometry g = random_geometry(random);
     Conv<Scalar> conv(g, random_density(random), random_layout(random), random);
-    const auto plant = [&](Array<Scalar, 4>& array) {
-      for (int64_t n = pick(random, 0, 3); n > 0 && array.count() > 0; --n) {
-        std::array<int64_t, 4> place;
-        for (int axis = 0; axis < 4; ++axis) place[axis] = pick(random, 0, array.size[axis] - 1);
-        array.at(place) = static_cast<Scalar>(specials[pick(random, 0, 2)]);
-      }
-    };
-    plant(conv.input);
-    plant(conv.grad_output);
+    plant_specials(conv.input, random);
+    plant_specials(conv.grad_output, random);
     if (conv.pattern->nnz()) conv.values.memory[pick(random, 0, conv.pattern->nnz() - 1)] = 0;  // stored all the same
     conv.check(1);
   }
