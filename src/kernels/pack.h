@@ -32,29 +32,52 @@ inline RowRange clip(const Segment& segment, int64_t tile_start, int64_t step, i
   return {source + begin * step, begin, end, segment.length};
 }
 
+// Calls visit(i, j) for the first places of pairs of vectors that cover `count` elements, at least a vector's. The last pair ends
+// with them: it may overlap the one before, or itself.
+template <class V, class Visit>
+inline void for_each_pair(int64_t count, Visit visit) {
+  constexpr int64_t lanes = V::lanes;
+  if (count < 2 * lanes) return visit(0, count - lanes);
+  for (int64_t i = 0; i < count - 2 * lanes; i += 2 * lanes) visit(i, i + lanes);
+  visit(count - 2 * lanes, count - lanes);
+}
+
+// Copies a row in whole vectors: fewer elements than a vector's are one, with zeros.
+template <class V>
+inline void copy_row(const typename V::scalar* from, int64_t count, typename V::scalar* to) {
+  if (count < V::lanes) return V::store(to, V::load_partial(from, static_cast<int>(count)));
+  for_each_pair<V>(count, [&](int64_t i, int64_t j) {
+    const typename V::reg one = V::load(from + i), other = V::load(from + j);
+    V::store(to + i, one);
+    V::store(to + j, other);
+  });
+}
+
+// Zeros from `begin` to `end`, in whole vectors: mostly one, for which a loop would be a call of memset.
+template <class V>
+inline void zero_row(typename V::scalar* to, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  V::store(to + begin, V::zero());
+  for (int64_t i = begin + V::lanes; i < end; i += V::lanes) V::store(to + i, V::zero());
+}
+
 // One packed row: zeros, elements from `begin` to `end`, zeros. Whole vectors are written, up to one past the row's end: what
 // lies there is packed later, or is read by nobody.
 template <class V>
 inline void pack_row(const typename V::scalar* from, int64_t stride, const RowRange& range, typename V::scalar* to) {
-  for (int64_t i = 0; i < range.begin; i += V::lanes) V::store(to + i, V::zero());
+  zero_row<V>(to, 0, range.begin);
   int64_t i = range.begin;
-  if (stride == 1) {
-    for (; i + V::lanes <= range.end; i += V::lanes, from += V::lanes) V::store(to + i, V::load(from));
-    if (i < range.end) {
-      V::store(to + i, V::load_partial(from, static_cast<int>(range.end - i)));
-      i += V::lanes;
-    }
+  if (i == range.end) {
+  } else if (stride == 1) {
+    copy_row<V>(from, range.end - i, to + i);
   } else if (stride == 2) {
     // The last vector may not read the element after its own.
     for (; i + V::lanes < range.end; i += V::lanes, from += 2 * V::lanes) V::store(to + i, V::load_even(from));
-    if (i < range.end) {
-      V::store(to + i, V::load_even_partial(from, static_cast<int>(range.end - i)));
-      i += V::lanes;
-    }
+    V::store(to + i, V::load_even_partial(from, static_cast<int>(range.end - i)));
   } else {
     for (; i < range.end; ++i, from += stride) to[i] = *from;
   }
-  for (; i < range.length; i += V::lanes) V::store(to + i, V::zero());
+  zero_row<V>(to, range.end, range.length);
 }
 
 // Columns outermost, eight at a time: for images whose channels lie side by side (channels_last, a linear layer's batch).
@@ -110,9 +133,23 @@ inline int64_t list_rows(const PackJob<Scalar>& job) {
   return packed_row - job.rows;
 }
 
+// Channel by channel: the rows of one are neighbours, and the order of writing is that of the addresses.
 template <class V>
-void pack(const PackJob<typename V::scalar>& job) {
+[[gnu::always_inline]] inline void pack_channels(const PackJob<typename V::scalar>& job, int64_t rows, int64_t stride) {
+  for (int64_t slot = 0; slot < job.num_channels; ++slot) {
+    const typename V::scalar* from = job.source + job.channels[slot] * job.channel_stride;
+    typename V::scalar* to = job.packed + slot * job.layout.channel_stride;
+    for (int64_t i = 0; i < rows; ++i) {
+      const PackedRow row = job.rows[i];
+      pack_row<V>(from + row.from, stride, row.range, to + row.to);
+    }
+  }
+}
+
+template <class V>
+void pack(const PackJob<typename V::scalar>& given) {
   using Scalar = typename V::scalar;
+  const PackJob<Scalar> job = given;  // stores through vectors might change what is only referred to
   const int64_t rows = list_rows(job);
   if (job.channel_stride == 1 && job.col_stride != 1) {
     for (int64_t i = 0; i < rows; ++i) {
@@ -120,16 +157,9 @@ void pack(const PackJob<typename V::scalar>& job) {
     }
     return;
   }
-  // Channel by channel: the rows of one are neighbours, and the order of writing is that of the addresses.
   const int64_t stride = job.layout.col_step * job.col_stride;
-  for (int64_t slot = 0; slot < job.num_channels; ++slot) {
-    const Scalar* from = job.source + job.channels[slot] * job.channel_stride;
-    Scalar* to = job.packed + slot * job.layout.channel_stride;
-    for (int64_t i = 0; i < rows; ++i) {
-      const PackedRow& row = job.rows[i];
-      pack_row<V>(from + row.from, stride, row.range, to + row.to);
-    }
-  }
+  if (stride == 1) return pack_channels<V>(job, rows, 1);
+  pack_channels<V>(job, rows, stride);
 }
 
 }  // namespace MPL_SPARSE_TARGET

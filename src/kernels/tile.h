@@ -29,24 +29,19 @@ inline void for_each_chunk(int64_t channels, Visit visit) {
   }
 }
 
-template <class Scalar>
-inline Scalar bias_of(const Epilogue<Scalar>& epilogue, int64_t channel) {
-  return epilogue.bias ? epilogue.bias[channel * epilogue.bias_stride] : Scalar{0};
-}
-
-// One output, or a vector of them.
-template <Activation activation, class Scalar>
+// One output, or a vector of them. Where V::alignment is 1, the only shift is 0.
+template <class V, Activation activation, class Scalar>
 inline Scalar output(const Epilogue<Scalar>& epilogue, const Scalar* from, int64_t flat_stride, Scalar bias) {
-  Scalar sum = from[epilogue.shifts[0]];
-  for (int64_t s = 1; s < epilogue.num_shifts; ++s) sum += from[s * flat_stride + epilogue.shifts[s]];
+  Scalar sum = V::alignment > 1 ? from[epilogue.shifts[0]] : *from;
+  for (int64_t s = 1; V::alignment > 1 && s < epilogue.num_shifts; ++s) sum += from[s * flat_stride + epilogue.shifts[s]];
   return activate<activation>(sum + bias);
 }
 
 template <class V, Activation activation>
 inline typename V::reg outputs(const Epilogue<typename V::scalar>& epilogue, const typename V::scalar* from, int64_t flat_stride,
                                typename V::reg bias) {
-  typename V::reg sum = V::load(from + epilogue.shifts[0]);
-  for (int64_t s = 1; s < epilogue.num_shifts; ++s) {
+  typename V::reg sum = V::load(V::alignment > 1 ? from + epilogue.shifts[0] : from);
+  for (int64_t s = 1; V::alignment > 1 && s < epilogue.num_shifts; ++s) {
     sum = V::add(sum, V::load(from + s * flat_stride + epilogue.shifts[s]));
   }
   sum = V::add(sum, bias);
@@ -54,18 +49,24 @@ inline typename V::reg outputs(const Epilogue<typename V::scalar>& epilogue, con
 }
 
 template <class V, Activation activation>
-void store_activated(const TileJob<const typename V::scalar, typename V::scalar>& job,
-                     const Epilogue<typename V::scalar>& epilogue) {
+void store_activated(const TileJob<const typename V::scalar, typename V::scalar>& given,
+                     const Epilogue<typename V::scalar>& results) {
   using Scalar = typename V::scalar;
+  // Stores through vectors might change what is only referred to.
+  const TileJob<const Scalar, Scalar> job = given;
+  const Scalar none = 0;
+  Epilogue<Scalar> epilogue = results;
+  if (!epilogue.bias) epilogue.bias = &none, epilogue.bias_stride = 0;
   const int64_t channel_flat = epilogue.num_shifts * job.flat_stride;
   if (job.channel_stride == 1 && job.col_stride != 1) {
     for_each_chunk(job.channels, [&](int64_t first, int64_t count) {
+      const Scalar* bias = epilogue.bias + first * epilogue.bias_stride;
       for_each_row(job, [&](int64_t flat, int64_t outer) {
         for (int64_t c = 0; c < job.shape.cols; ++c) {
           const Scalar* from = job.flat + first * channel_flat + flat + c;
           Scalar* to = job.outer + outer + c * job.col_stride + first;
           for (int64_t i = 0; i < count; ++i) {
-            to[i] = output<activation>(epilogue, from + i * channel_flat, job.flat_stride, bias_of(epilogue, first + i));
+            to[i] = output<V, activation>(epilogue, from + i * channel_flat, job.flat_stride, bias[i * epilogue.bias_stride]);
           }
         }
       });
@@ -73,8 +74,7 @@ void store_activated(const TileJob<const typename V::scalar, typename V::scalar>
     return;
   }
   for (int64_t channel = 0; channel < job.channels; ++channel) {
-    const Scalar add = bias_of(epilogue, channel);
-    const typename V::reg add_all = V::broadcast(add);
+    const typename V::reg add_all = V::broadcast(epilogue.bias[channel * epilogue.bias_stride]);
     for_each_row(job, [&](int64_t flat, int64_t outer) {
       const Scalar* from = job.flat + channel * channel_flat + flat;
       Scalar* to = job.outer + channel * job.channel_stride + outer;
@@ -87,14 +87,13 @@ void store_activated(const TileJob<const typename V::scalar, typename V::scalar>
         }
         return;
       }
-      int64_t c = 0;
-      for (; c + V::lanes <= job.shape.cols; c += V::lanes) {
-        V::store(to + c, outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all));
-      }
-      if (c < job.shape.cols) {
-        V::store_partial(to + c, outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all),
-                         static_cast<int>(job.shape.cols - c));
-      }
+      const auto at = [&](int64_t c) { return outputs<V, activation>(epilogue, from + c, job.flat_stride, add_all); };
+      if (job.shape.cols < V::lanes) return V::store_partial(to, at(0), static_cast<int>(job.shape.cols));
+      for_each_pair<V>(job.shape.cols, [&](int64_t i, int64_t j) {
+        const typename V::reg one = at(i), other = at(j);
+        V::store(to + i, one);
+        V::store(to + j, other);
+      });
     });
   }
 }
