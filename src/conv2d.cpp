@@ -60,7 +60,7 @@ void check_pattern(const Pattern& pattern, const Conv2dGeometry& g) {
 
 template <class Scalar>
 VectorUnit unit_of(const Kernels<Scalar>& kernel) {
-  return {kernel.lanes,        kernel.max_vectors, kernel.alignment, static_cast<int64_t>(sizeof(Scalar)),
+  return {kernel.lanes,        kernel.max_vectors, kernel.alignment, kernel.reach, static_cast<int64_t>(sizeof(Scalar)),
           kernel.nonzero_cost, kernel.far_cost};
 }
 

@@ -8,8 +8,6 @@
 namespace mpl_sparse {
 namespace {
 
-constexpr int64_t kMaxElements = 1 << 16;  // reach of a 16-bit offset
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
@@ -26,9 +24,11 @@ int64_t shared_zeros(const Axis& axis, int64_t outputs, int64_t step, int64_t so
   return shared;
 }
 
-// How tiles are laid out: their outputs, and the multiple that the packed strides are rounded to.
+// How tiles are laid out: their outputs, whether those are all columns of an output row, and the multiple that the packed
+// strides are rounded to.
 struct Layout {
   Extents tile;
+  bool whole_rows;
   int64_t alignment;
 };
 
@@ -42,7 +42,8 @@ Window make_window(const Correlation& c, const Layout& layout, int64_t row_begin
   window.tap_col_end = col_end;
   window.rows = plan_axis(c.row_offsets.data() + row_begin, row_end - row_begin, c.row_step, tile.rows);
   window.cols = plan_axis(c.col_offsets.data() + col_begin, col_end - col_begin, c.col_step, tile.cols);
-  const int64_t shared_cols = tile.rows > 1 ? shared_zeros(window.cols, tile.cols, c.col_step, c.source_cols) : 0;
+  const int64_t shared_cols =
+      tile.rows > 1 && layout.whole_rows ? shared_zeros(window.cols, tile.cols, c.col_step, c.source_cols) : 0;
   const int64_t shared_rows = tile.images > 1 ? shared_zeros(window.rows, tile.rows, c.row_step, c.source_rows) : 0;
   window.row_stride = round_up(window.cols.longest - shared_cols, layout.alignment);
   window.image_stride = (window.rows.longest - shared_rows) * window.row_stride;
@@ -81,15 +82,18 @@ constexpr double kStoredRow = 6;       // a row of outputs written
 constexpr int64_t kMostBlockBytes[] = {24 * 1024, 48 * 1024, 96 * 1024};  // first-level cache, or some of the second
 constexpr double kFarther[] = {0.0, 0.1, 0.4};  // times the vector unit's far_cost: of a vector of such a block, over a near one
 
-// The tile of at most `vectors` vectors that holds the most outputs.
-Layout widest_layout(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment, int64_t vectors) {
-  Layout layout{{1, 1, extents.cols}, alignment};
+constexpr int64_t kMostColumnParts = 4;  // of an output row, for tiles of several rows of such a part
+
+// The tile of at most `vectors` vectors that holds the most outputs, with `cols` columns or as many as fit.
+Layout widest_layout(const Correlation& c, const Extents& extents, int64_t cols, const VectorUnit& unit, int64_t alignment,
+                     int64_t vectors) {
+  Layout layout{{1, 1, cols}, cols == extents.cols, alignment};
   Extents& tile = layout.tile;
   std::vector<int64_t> shifts;
   add_shifts(whole_kernel(c, layout), alignment, shifts);
   const int64_t length = vectors * unit.lanes - shifts.back();
-  if (extents.cols > length) {
-    const int64_t share = ceil_div(extents.cols, ceil_div(extents.cols, std::max<int64_t>(1, length)));
+  if (cols > length) {
+    const int64_t share = ceil_div(cols, ceil_div(cols, std::max<int64_t>(1, length)));
     tile.cols = std::max<int64_t>(1, std::min(length, round_up(share, unit.lanes)));
     return layout;
   }
@@ -97,7 +101,7 @@ Layout widest_layout(const Correlation& c, const Extents& extents, const VectorU
   const int64_t row_stride = whole_kernel(c, layout).row_stride;
   tile.rows = std::min(extents.rows, (length - tile.cols) / row_stride + 1);
   tile.rows = ceil_div(extents.rows, ceil_div(extents.rows, tile.rows));
-  if (tile.rows == extents.rows && extents.images > 1) {
+  if (layout.whole_rows && tile.rows == extents.rows && extents.images > 1) {
     tile.images = 2;
     const int64_t image_stride = whole_kernel(c, layout).image_stride, used = (tile.rows - 1) * row_stride + tile.cols;
     tile.images = std::min(extents.images, (length - used) / image_stride + 1);
@@ -107,16 +111,16 @@ Layout widest_layout(const Correlation& c, const Extents& extents, const VectorU
 }
 
 // What a plan with this layout is estimated to cost; infinite when it cannot be.
-Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use, const Layout& layout,
-                int64_t vectors) {
+Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use,
+                const Layout& layout) {
   const Extents& tile = layout.tile;
   const Window window = whole_kernel(c, layout);
   Choice choice{layout, kMostBlockBytes[0], std::numeric_limits<double>::infinity()};
-  if (window.channel_stride > kMaxElements) return choice;
+  if (window.channel_stride > unit.reach) return choice;
   std::vector<int64_t> shifts;
   add_shifts(window, layout.alignment, shifts);
   const int64_t last = (tile.images - 1) * window.image_stride + (tile.rows - 1) * window.row_stride + tile.cols + shifts.back();
-  if (ceil_div(last, unit.lanes) != vectors) return choice;  // a narrower tile holds the same outputs
+  const int64_t vectors = ceil_div(last, unit.lanes);
 
   const double tiles = static_cast<double>(ceil_div(extents.images, tile.images) * ceil_div(extents.rows, tile.rows) *
                                            ceil_div(extents.cols, tile.cols));
@@ -145,12 +149,17 @@ Choice estimate(const Correlation& c, int64_t nnz, const Extents& extents, const
 
 // The layout whose estimated cost is least.
 Choice choose_layout(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use) {
-  Choice best{{{1, 1, std::min(extents.cols, unit.lanes)}, 1}, kMostBlockBytes[0], std::numeric_limits<double>::infinity()};
+  const int64_t cols = std::min(extents.cols, unit.lanes);
+  Choice best{{{1, 1, cols}, cols == extents.cols, 1}, kMostBlockBytes[0], std::numeric_limits<double>::infinity()};
   for (const int64_t alignment : {unit.alignment, int64_t{1}}) {
     for (int64_t vectors = 1; vectors <= widest_tile(unit, use); vectors += 1 + vectors / 16) {
-      const Layout layout = widest_layout(c, extents, unit, alignment, vectors);
-      const Choice choice = estimate(c, nnz, extents, unit, use, layout, vectors);
-      if (choice.cost < best.cost) best = choice;
+      const int64_t most_parts = unit.alignment == 1 && extents.rows > 1 ? kMostColumnParts : 1;
+      for (int64_t parts = 1; parts <= most_parts; ++parts) {
+        const int64_t cols =
+            parts == 1 ? extents.cols : std::min(extents.cols, round_up(ceil_div(extents.cols, parts), unit.lanes));
+        const Choice choice = estimate(c, nnz, extents, unit, use, widest_layout(c, extents, cols, unit, alignment, vectors));
+        if (choice.cost < best.cost) best = choice;
+      }
     }
     if (unit.alignment == 1) break;
   }
@@ -158,18 +167,18 @@ Choice choose_layout(const Correlation& c, int64_t nnz, const Extents& extents, 
 }
 
 // The whole kernel where 16-bit offsets reach it; else as many kernel rows at a time as they reach, or part of one row.
-std::vector<Window> choose_windows(const Correlation& c, const Layout& layout) {
+std::vector<Window> choose_windows(const Correlation& c, const Layout& layout, int64_t reach) {
   std::vector<Window> windows;
   const int64_t kernel_rows = static_cast<int64_t>(c.row_offsets.size()),
                 kernel_cols = static_cast<int64_t>(c.col_offsets.size());
   for (int64_t row = 0; row < kernel_rows;) {
     int64_t rows = kernel_rows - row, cols = kernel_cols;
     Window window = make_window(c, layout, row, row + rows, 0, cols);
-    while (window.channel_stride > kMaxElements && rows > 1) {
+    while (window.channel_stride > reach && rows > 1) {
       rows = ceil_div(rows, 2);
       window = make_window(c, layout, row, row + rows, 0, cols);
     }
-    while (window.channel_stride > kMaxElements) {
+    while (window.channel_stride > reach) {
       cols = ceil_div(cols, 2);
       window = make_window(c, layout, row, row + rows, 0, cols);
     }
@@ -199,7 +208,7 @@ class Builder {
       return;
     }
     const int64_t stride = std::max<int64_t>(1, plan_.windows[0].channel_stride);
-    const int64_t capacity = std::max<int64_t>(1, std::min(kMaxElements, block_elements) / stride);
+    const int64_t capacity = std::max<int64_t>(1, block_elements / stride);
     for (int64_t group = 0; group < c_.groups;) {
       int64_t count = used_in(group), last = group + 1;
       if (count <= capacity) {
@@ -357,11 +366,12 @@ TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr,
   plan.col_step = correlation.col_step;
   const Choice choice = choose_layout(correlation, row_ptr[plan.rows], extents, unit, use);
   plan.tile = choice.layout.tile;
-  plan.windows = choose_windows(correlation, choice.layout);
+  plan.windows = choose_windows(correlation, choice.layout, unit.reach);
   // With several windows a tile is one row of one image, and these strides are not used.
   plan.tile_row_stride = plan.windows[0].row_stride;
   plan.tile_image_stride = plan.windows[0].image_stride;
-  Builder(correlation, row_ptr, keys, choice.layout.alignment, plan).build(choice.block_bytes / unit.element_bytes);
+  Builder(correlation, row_ptr, keys, choice.layout.alignment, plan)
+      .build(std::min(unit.reach, choice.block_bytes / unit.element_bytes));
   return plan;
 }
 

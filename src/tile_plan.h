@@ -42,6 +42,7 @@ struct VectorUnit {
   int64_t lanes;
   int64_t max_vectors;
   int64_t alignment;  // in elements
+  int64_t reach;      // as in Kernels
   int64_t element_bytes;
   double nonzero_cost, far_cost;  // as in Kernels
 };

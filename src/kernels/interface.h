@@ -141,6 +141,7 @@ struct Kernels {
   int lanes;            // elements of a vector
   int max_vectors;      // the widest tile that accumulate takes, in vectors
   int alignment;        // loads at multiples of this many elements are fast; 1: all are
+  int reach;            // offsets into a packed tile are below this; at most 1 << 16
   double nonzero_cost;  // of accumulate, what a nonzero takes beside its vectors, in vectors
   double far_cost;      // how much slower a vector comes from the second-level cache: 1 is 10% at 48 KB and 40% at 96 KB
   BitDensities bit_densities;

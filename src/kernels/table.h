@@ -20,6 +20,7 @@ const Kernels<Scalar>& table() {
       V::lanes,
       V::max_vectors,
       V::alignment,
+      V::reach,
       V::nonzero_cost,
       V::far_cost,
       {V::dot_bits_from, V::add_bits_from, V::sample_bits_from},

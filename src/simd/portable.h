@@ -17,6 +17,7 @@ struct PortableVec {
   static constexpr int max_vectors = 6;
   static constexpr int alignment = 1;
   static constexpr int unroll = 1;
+  static constexpr int reach = 1 << 16;
   static constexpr double nonzero_cost = 1;
   static constexpr double far_cost = 1;
 

@@ -132,8 +132,8 @@ std::vector<int64_t> offsets(int64_t taps, int64_t dilation, int64_t pad) {
   return result;
 }
 
-constexpr VectorUnit kUnits[] = {{16, 14, 8, 4, 1, 1}, {8, 12, 8, 4, 1, 1}, {4, 6, 1, 4, 2, 4},
-                                 {4, 12, 4, 8, 1, 1},  {2, 6, 1, 8, 1, 1},  {1, 1, 1, 4, 1, 1}};
+constexpr VectorUnit kUnits[] = {{16, 14, 8, 1 << 16, 4, 1, 1}, {8, 12, 8, 1 << 16, 4, 1, 1}, {4, 26, 1, 1 << 14, 4, 2, 4},
+                                 {4, 12, 4, 1 << 16, 8, 1, 1},  {2, 6, 1, 1 << 13, 8, 1, 1},  {1, 1, 1, 1 << 16, 4, 1, 1}};
 
 void random_plans() {
   Random random(31);
