@@ -31,11 +31,10 @@ template <class V, int T, int element = 0>
   if constexpr (element + 1 < V::unroll) accumulate_several<V, T, element + 1>(weights, x, acc);
 }
 
-// One group's nonzeros on vector units that multiply by one element of a register (V::unroll > 1).
+// One group's nonzeros with the multiply-adds of V::unroll nonzeros as the vector unit orders them (V::unroll > 0).
 template <class V, int T>
-[[gnu::always_inline]] inline void accumulate_by_element(const typename V::scalar* packed, const uint16_t* offset,
-                                                         const typename V::scalar* weight, int64_t count,
-                                                         typename V::reg (&acc)[T]) {
+[[gnu::always_inline]] inline void accumulate_in_turn(const typename V::scalar* packed, const uint16_t* offset,
+                                                      const typename V::scalar* weight, int count, typename V::reg (&acc)[T]) {
   for (count -= V::unroll; count >= 0; count -= V::unroll) {
     const typename V::scalar* x[V::unroll];
     V::next_addresses(packed, offset, x);
@@ -70,8 +69,8 @@ void accumulate_groups(const typename V::scalar* packed, const BlockRows& rows, 
 #pragma GCC unroll 32
         for (int t = 0; t < T; ++t) acc[0][t] = V::zero();
       }
-      if constexpr (Order::in_order && sets == 1 && V::unroll > 1) {
-        accumulate_by_element<V, T>(packed, block.offsets + k, values + k, end - k, acc[0]);
+      if constexpr (Order::in_order && sets == 1 && V::unroll > 0) {
+        accumulate_in_turn<V, T>(packed, block.offsets + k, values + k, static_cast<int>(end - k), acc[0]);
         k = end;
       }
       if (sets > 1) {

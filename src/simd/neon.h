@@ -28,10 +28,10 @@ struct Vec;
 #define MPL_SPARSE_FMLA_2(form, lane) MPL_SPARSE_FMLA_1(form, lane) MPL_SPARSE_FMLA(form, lane, 1, 29)
 #define MPL_SPARSE_FMLA_3(form, lane) MPL_SPARSE_FMLA_2(form, lane) MPL_SPARSE_FMLA(form, lane, 2, 30)
 #define MPL_SPARSE_FMLA_4(form, lane) MPL_SPARSE_FMLA_3(form, lane) MPL_SPARSE_FMLA(form, lane, 3, 31)
-#define MPL_SPARSE_FMLA_8(form, lane)                                             \
-  MPL_SPARSE_FMLA_4(form, lane)                                                   \
-  MPL_SPARSE_FMLA(form, lane, 4, 24) MPL_SPARSE_FMLA(form, lane, 5, 25)           \
-  MPL_SPARSE_FMLA(form, lane, 6, 26) MPL_SPARSE_FMLA(form, lane, 7, 27)
+#define MPL_SPARSE_FMLA_8(form, lane) \
+  MPL_SPARSE_FMLA_4(form, lane)       \
+  MPL_SPARSE_FMLA(form, lane, 4, 24)  \
+  MPL_SPARSE_FMLA(form, lane, 5, 25) MPL_SPARSE_FMLA(form, lane, 6, 26) MPL_SPARSE_FMLA(form, lane, 7, 27)
 #define MPL_SPARSE_LOAD_1(form) MPL_SPARSE_LOAD(form, 28, 28, 1)
 #define MPL_SPARSE_LOAD_2(form) MPL_SPARSE_LOAD(form, 28, 29, 2)
 #define MPL_SPARSE_LOAD_3(form) MPL_SPARSE_LOAD(form, 28, 30, 3)
@@ -48,13 +48,13 @@ struct Vec;
                  : "memory", used);                                                                    \
     return x;                                                                                          \
   }
-#define MPL_SPARSE_DEFINE_ALL(Reg, form, lane)                                                                                   \
-  MPL_SPARSE_DEFINE(1, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0))                                                    \
-  MPL_SPARSE_DEFINE(2, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1))                                 \
-  MPL_SPARSE_DEFINE(3, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2))              \
-  MPL_SPARSE_DEFINE(4, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2),              \
-                    MPL_SPARSE_ACC(3))                                                                                           \
-  MPL_SPARSE_DEFINE(8, MPL_SPARSE_USED_8, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2),              \
+#define MPL_SPARSE_DEFINE_ALL(Reg, form, lane)                                                                      \
+  MPL_SPARSE_DEFINE(1, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0))                                       \
+  MPL_SPARSE_DEFINE(2, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1))                    \
+  MPL_SPARSE_DEFINE(3, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2)) \
+  MPL_SPARSE_DEFINE(4, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2), \
+                    MPL_SPARSE_ACC(3))                                                                              \
+  MPL_SPARSE_DEFINE(8, MPL_SPARSE_USED_8, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2), \
                     MPL_SPARSE_ACC(3), MPL_SPARSE_ACC(4), MPL_SPARSE_ACC(5), MPL_SPARSE_ACC(6), MPL_SPARSE_ACC(7))
 MPL_SPARSE_DEFINE_ALL(float32x4_t, "4s", "s")
 MPL_SPARSE_DEFINE_ALL(float64x2_t, "2d", "d")
@@ -89,20 +89,54 @@ template <int T, int element, class Reg, class Scalar>
   if constexpr (T % 4 == 1) multiply_add_1<element>(weights, x, acc + T - 1);
 }
 
-// x[i] = packed + offset[i] for four i, and on to the next four. Two offsets of one word become addresses by an addition each: the
-// shift that scales the higher one leaves the lower one's highest bits below it, which are zero within Vec::reach.
+// x[i] = packed + offset[i] for four i, and on to the next four. Two offsets of one word become addresses by an addition each:
+// the shift that scales the higher one leaves the lower one's highest bits below it, which are zero within Vec::reach.
 template <class Scalar>
 [[gnu::always_inline]] inline void add_offsets(const Scalar* packed, const uint16_t*& offset, const Scalar* (&x)[4]) {
   constexpr int scale = sizeof(Scalar) == 4 ? 2 : 3;
-  asm volatile(
-      "ldp %w[x0], %w[x2], [%[offset]], #8\n"
-      "add %[x1], %[packed], %[x0], lsr #%c[high]\n"
-      "add %[x0], %[packed], %w[x0], uxth #%c[low]\n"
-      "add %[x3], %[packed], %[x2], lsr #%c[high]\n"
-      "add %[x2], %[packed], %w[x2], uxth #%c[low]\n"
-      : [x0] "=&r"(x[0]), [x1] "=&r"(x[1]), [x2] "=&r"(x[2]), [x3] "=&r"(x[3]), [offset] "+r"(offset)
-      : [packed] "r"(packed), [low] "i"(scale), [high] "i"(16 - scale)
-      : "memory");
+  asm volatile("ldp %w[x0], %w[x2], [%[offset]], #8\n"
+               "add %[x1], %[packed], %[x0], lsr #%c[high]\n"
+               "add %[x0], %[packed], %w[x0], uxth #%c[low]\n"
+               "add %[x3], %[packed], %[x2], lsr #%c[high]\n"
+               "add %[x2], %[packed], %w[x2], uxth #%c[low]\n"
+               : [x0] "=&r"(x[0]), [x1] "=&r"(x[1]), [x2] "=&r"(x[2]), [x3] "=&r"(x[3]), [offset] "+r"(offset)
+               : [packed] "r"(packed), [low] "i"(scale), [high] "i"(16 - scale)
+               : "memory");
+}
+#else
+// acc[t] += w * x[t] for up to four t, with one load, as on aarch64. Returns the x after the last.
+#define MPL_SPARSE_ACC(t) [a##t] "+w"(acc[t])
+#define MPL_SPARSE_FMLA_1 "vfma.f32 %q[a0], q12, %q[w]\n"
+#define MPL_SPARSE_FMLA_2 MPL_SPARSE_FMLA_1 "vfma.f32 %q[a1], q13, %q[w]\n"
+#define MPL_SPARSE_FMLA_3 MPL_SPARSE_FMLA_2 "vfma.f32 %q[a2], q14, %q[w]\n"
+#define MPL_SPARSE_FMLA_4 MPL_SPARSE_FMLA_3 "vfma.f32 %q[a3], q15, %q[w]\n"
+#define MPL_SPARSE_DEFINE(count, last, ...)                                                                          \
+  [[gnu::always_inline]] inline const float* multiply_add_##count(float32x4_t w, const float* x, float32x4_t* acc) { \
+    asm volatile("vldmia %[x]!, {d24-d" #last "}\n" MPL_SPARSE_FMLA_##count                                          \
+                 : [x] "+r"(x), __VA_ARGS__                                                                          \
+                 : [w] "w"(w)                                                                                        \
+                 : "memory", "q12", "q13", "q14", "q15");                                                            \
+    return x;                                                                                                        \
+  }
+MPL_SPARSE_DEFINE(1, 25, MPL_SPARSE_ACC(0))
+MPL_SPARSE_DEFINE(2, 27, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1))
+MPL_SPARSE_DEFINE(3, 29, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2))
+MPL_SPARSE_DEFINE(4, 31, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2), MPL_SPARSE_ACC(3))
+#undef MPL_SPARSE_DEFINE
+#undef MPL_SPARSE_FMLA_4
+#undef MPL_SPARSE_FMLA_3
+#undef MPL_SPARSE_FMLA_2
+#undef MPL_SPARSE_FMLA_1
+#undef MPL_SPARSE_ACC
+
+// acc[t] += w * x[t] for t < T.
+template <int T>
+[[gnu::always_inline]] inline void multiply_add_all(float32x4_t w, const float* x, float32x4_t* acc) {
+#pragma GCC unroll 4
+  for (int t = 0; t + 4 <= T; t += 4) x = multiply_add_4(w, x, acc + t);
+  if constexpr (T % 4 == 3) multiply_add_3(w, x, acc + T - 3);
+  if constexpr (T % 4 == 2) multiply_add_2(w, x, acc + T - 2);
+  if constexpr (T % 4 == 1) multiply_add_1(w, x, acc + T - 1);
 }
 #endif
 
@@ -134,7 +168,7 @@ struct Vec<float> {
   static constexpr int unroll = 4;
   static constexpr int reach = 1 << 14;
 #else
-  static constexpr int max_vectors = 12;
+  static constexpr int max_vectors = 11;
   static constexpr int unroll = 1;
   static constexpr int reach = 1 << 16;
 #endif
@@ -166,7 +200,24 @@ struct Vec<float> {
   static void multiply_add(weights w, const float* x, reg* acc) {
     multiply_add_all<T, element>(w, x, acc);
   }
-  static void next_addresses(const float* packed, const uint16_t*& offset, const float* (&x)[unroll]) { add_offsets(packed, offset, x); }
+  static void next_addresses(const float* packed, const uint16_t*& offset, const float* (&x)[unroll]) {
+    add_offsets(packed, offset, x);
+  }
+#else
+  using weights = reg;
+  static weights next_weight(const float*& p) {
+    weights w;
+    asm volatile("vld1.32 {%e[w][], %f[w][]}, [%[p]]!" : [w] "=w"(w), [p] "+r"(p) : : "memory");
+    return w;
+  }
+  static weights next_weights(const float*& p) { return next_weight(p); }
+  template <int T, int element>
+  static void multiply_add(weights w, const float* x, reg* acc) {
+    multiply_add_all<T>(w, x, acc);
+  }
+  static void next_addresses(const float* packed, const uint16_t*& offset, const float* (&x)[unroll]) {
+    x[0] = packed + *offset++;
+  }
 #endif
   static float sum(reg r) {
     const float32x2_t half = vadd_f32(vget_low_f32(r), vget_high_f32(r));
@@ -247,7 +298,9 @@ struct Vec<double> {
   static void multiply_add(weights w, const double* x, reg* acc) {
     multiply_add_all<T, element % 2>(w.val[element / 2], x, acc);
   }
-  static void next_addresses(const double* packed, const uint16_t*& offset, const double* (&x)[unroll]) { add_offsets(packed, offset, x); }
+  static void next_addresses(const double* packed, const uint16_t*& offset, const double* (&x)[unroll]) {
+    add_offsets(packed, offset, x);
+  }
   static double sum(reg r) { return vaddvq_f64(r); }
   static void sum_each(const reg* r, double* sums) {
     for (int i = 0; i < 8; ++i) sums[i] = sum(r[i]);

@@ -100,6 +100,7 @@ void check_plan(const Correlation& c, const Pattern& pattern, const Extents& ext
           last_block_key[row] = std::max(last_block_key[row], key);
           CHECK(kh >= window.tap_row_begin && kh < window.tap_row_end && kw >= window.tap_col_begin && kw < window.tap_col_end);
           if (plan.num_shifts() > 1) CHECK(plan.offsets[entry] % unit.alignment == 0);
+          CHECK(plan.offsets[entry] < unit.reach);
           const int64_t slot = plan.offsets[entry] / window.channel_stride;
           const int64_t place = plan.offsets[entry] % window.channel_stride + plan.shifts[s];
           CHECK(slot < block.channel_end - block.channel_begin);
