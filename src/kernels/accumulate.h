@@ -34,7 +34,8 @@ template <class V, int T, int element = 0>
 // One group's nonzeros with the multiply-adds of V::unroll nonzeros as the vector unit orders them (V::unroll > 0).
 template <class V, int T>
 [[gnu::always_inline]] inline void accumulate_in_turn(const typename V::scalar* packed, const uint16_t* offset,
-                                                      const typename V::scalar* weight, int count, typename V::reg (&acc)[T]) {
+                                                      const typename V::scalar* weight, ptrdiff_t count,
+                                                      typename V::reg (&acc)[T]) {
   for (count -= V::unroll; count >= 0; count -= V::unroll) {
     const typename V::scalar* x[V::unroll];
     V::next_addresses(packed, offset, x);
@@ -70,7 +71,7 @@ void accumulate_groups(const typename V::scalar* packed, const BlockRows& rows, 
         for (int t = 0; t < T; ++t) acc[0][t] = V::zero();
       }
       if constexpr (Order::in_order && sets == 1 && V::unroll > 0) {
-        accumulate_in_turn<V, T>(packed, block.offsets + k, values + k, static_cast<int>(end - k), acc[0]);
+        accumulate_in_turn<V, T>(packed, block.offsets + k, values + k, static_cast<ptrdiff_t>(end - k), acc[0]);
         k = end;
       }
       if (sets > 1) {

@@ -22,7 +22,7 @@ struct Vec;
 // accumulators spill, so both the order and the registers are set here. Two banks of registers let a core without reordering load
 // the one and multiply the other. Returns the x after the last.
 #define MPL_SPARSE_ACC(t) [a##t] "+w"(acc[t])
-#define MPL_SPARSE_LOAD(form, first, last, vectors) "ld1 {v" #first "." form "-v" #last "." form "}, [%[x]], #(16*" #vectors ")\n"
+#define MPL_SPARSE_LOAD(form, first, last, bytes) "ld1 {v" #first "." form "-v" #last "." form "}, [%[x]], #" #bytes "\n"
 #define MPL_SPARSE_FMLA(form, lane, t, from) "fmla %[a" #t "]." form ", v" #from "." form ", %[w]." lane "[%c[e]]\n"
 #define MPL_SPARSE_FMLA_1(form, lane) MPL_SPARSE_FMLA(form, lane, 0, 28)
 #define MPL_SPARSE_FMLA_2(form, lane) MPL_SPARSE_FMLA_1(form, lane) MPL_SPARSE_FMLA(form, lane, 1, 29)
@@ -32,11 +32,11 @@ struct Vec;
   MPL_SPARSE_FMLA_4(form, lane)       \
   MPL_SPARSE_FMLA(form, lane, 4, 24)  \
   MPL_SPARSE_FMLA(form, lane, 5, 25) MPL_SPARSE_FMLA(form, lane, 6, 26) MPL_SPARSE_FMLA(form, lane, 7, 27)
-#define MPL_SPARSE_LOAD_1(form) MPL_SPARSE_LOAD(form, 28, 28, 1)
-#define MPL_SPARSE_LOAD_2(form) MPL_SPARSE_LOAD(form, 28, 29, 2)
-#define MPL_SPARSE_LOAD_3(form) MPL_SPARSE_LOAD(form, 28, 30, 3)
-#define MPL_SPARSE_LOAD_4(form) MPL_SPARSE_LOAD(form, 28, 31, 4)
-#define MPL_SPARSE_LOAD_8(form) MPL_SPARSE_LOAD_4(form) MPL_SPARSE_LOAD(form, 24, 27, 4)
+#define MPL_SPARSE_LOAD_1(form) "ld1 {v28." form "}, [%[x]], #16\n"
+#define MPL_SPARSE_LOAD_2(form) MPL_SPARSE_LOAD(form, 28, 29, 32)
+#define MPL_SPARSE_LOAD_3(form) MPL_SPARSE_LOAD(form, 28, 30, 48)
+#define MPL_SPARSE_LOAD_4(form) MPL_SPARSE_LOAD(form, 28, 31, 64)
+#define MPL_SPARSE_LOAD_8(form) MPL_SPARSE_LOAD_4(form) MPL_SPARSE_LOAD(form, 24, 27, 64)
 #define MPL_SPARSE_USED_4 "v28", "v29", "v30", "v31"
 #define MPL_SPARSE_USED_8 "v24", "v25", "v26", "v27", MPL_SPARSE_USED_4
 #define MPL_SPARSE_DEFINE(count, used, Reg, form, lane, ...)                                           \
