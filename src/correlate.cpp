@@ -117,7 +117,13 @@ int64_t most_in_a_row(const BlockRows& rows) {
   return most;
 }
 
-bool is_empty(const BlockRows& rows) { return most_in_a_row(rows) == 0; }
+bool is_empty(const BlockRows& rows) {
+  for (int64_t row = 0; row < rows.rows; ++row) {
+    const uint32_t* bounds = rows.bounds + row * (rows.num_shifts + 1);
+    if (bounds[0] != bounds[rows.num_shifts]) return false;
+  }
+  return true;
+}
 
 template <class Scalar>
 Scalar* packed_scratch(const TilePlan& plan, int64_t tile_elements) {

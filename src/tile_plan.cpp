@@ -8,8 +8,6 @@
 namespace mpl_sparse {
 namespace {
 
-constexpr int64_t kMaxElements = 1 << 16;  // reach of a 16-bit offset
-
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
@@ -36,7 +34,8 @@ Window make_window(const Correlation& c, const TileLayout& layout, int64_t row_b
   window.tap_col_end = col_end;
   window.rows = plan_axis(c.row_offsets.data() + row_begin, row_end - row_begin, c.row_step, tile.rows);
   window.cols = plan_axis(c.col_offsets.data() + col_begin, col_end - col_begin, c.col_step, tile.cols);
-  const int64_t shared_cols = tile.rows > 1 ? shared_zeros(window.cols, tile.cols, c.col_step, c.source_cols) : 0;
+  const int64_t shared_cols =
+      tile.rows > 1 && layout.whole_rows ? shared_zeros(window.cols, tile.cols, c.col_step, c.source_cols) : 0;
   const int64_t shared_rows = tile.images > 1 ? shared_zeros(window.rows, tile.rows, c.row_step, c.source_rows) : 0;
   window.row_stride = round_up(window.cols.longest - shared_cols, layout.alignment);
   window.image_stride = (window.rows.longest - shared_rows) * window.row_stride;
@@ -65,15 +64,15 @@ constexpr double kDot = 6;             // a dot product's own sum, of eight form
 constexpr double kDotsGroup = 24;      // the dot products of a group that are fewer than eight
 constexpr double kStoredRow = 6;       // a row of outputs written
 constexpr int64_t kMostBlockBytes[] = {24 * 1024, 48 * 1024, 96 * 1024};  // first-level cache, or some of the second
-constexpr int64_t kMostParts = 4;         // of a row of outputs
-constexpr size_t kMostTuned = 4;                                          // plans that are tried in turn
+constexpr int64_t kMostColumnParts = 4;         // of a row of outputs, for tiles of several rows of such a part
+constexpr size_t kMostTuned = 4;                // plans that are tried in turn
 constexpr double kMostTunedCost = 1.35;         // how much dearer than the first the model may take them for
 constexpr double kFarther[] = {0.0, 0.1, 0.4};  // times the vector unit's far_cost: of a vector of such a block, over a near one
 
-// The tile of at most `vectors` vectors, and at most `cols` columns, that holds the most outputs.
+// The tile of at most `vectors` vectors that holds the most outputs, with `cols` columns or as many as fit.
 TileLayout widest_layout(const Correlation& c, const Extents& extents, const VectorUnit& unit, int64_t alignment, int64_t vectors,
                          int64_t cols) {
-  TileLayout layout{{1, 1, cols}, alignment};
+  TileLayout layout{{1, 1, cols}, cols == extents.cols, alignment};
   Extents& tile = layout.tile;
   std::vector<int64_t> shifts;
   add_shifts(whole_kernel(c, layout), alignment, shifts);
@@ -87,7 +86,7 @@ TileLayout widest_layout(const Correlation& c, const Extents& extents, const Vec
   const int64_t row_stride = whole_kernel(c, layout).row_stride;
   tile.rows = std::min(extents.rows, (length - tile.cols) / row_stride + 1);
   tile.rows = ceil_div(extents.rows, ceil_div(extents.rows, tile.rows));
-  if (tile.rows == extents.rows && cols == extents.cols && extents.images > 1) {
+  if (layout.whole_rows && tile.rows == extents.rows && extents.images > 1) {
     tile.images = 2;
     const int64_t image_stride = whole_kernel(c, layout).image_stride, used = (tile.rows - 1) * row_stride + tile.cols;
     tile.images = std::min(extents.images, (length - used) / image_stride + 1);
@@ -96,16 +95,17 @@ TileLayout widest_layout(const Correlation& c, const Extents& extents, const Vec
   return layout;
 }
 
-// Adds what plans with this layout are estimated to cost, where they can be.
+// Adds what plans with this layout are estimated to cost, where they can be and are not there yet.
 void add_choices(const Correlation& c, int64_t nnz, const Extents& extents, const VectorUnit& unit, Use use,
-                 const TileLayout& layout, int64_t vectors, std::vector<TileChoice>& choices) {
+                 const TileLayout& layout, std::vector<TileChoice>& choices) {
+  if (std::any_of(choices.begin(), choices.end(), [&](const TileChoice& choice) { return choice.layout == layout; })) return;
   const Extents& tile = layout.tile;
   const Window window = whole_kernel(c, layout);
-  if (window.channel_stride > kMaxElements) return;
+  if (window.channel_stride > unit.reach) return;
   std::vector<int64_t> shifts;
   add_shifts(window, layout.alignment, shifts);
   const int64_t last = (tile.images - 1) * window.image_stride + (tile.rows - 1) * window.row_stride + tile.cols + shifts.back();
-  if (ceil_div(last, unit.lanes) != vectors) return;  // a narrower tile holds the same outputs
+  const int64_t vectors = ceil_div(last, unit.lanes);
 
   const double tiles = static_cast<double>(ceil_div(extents.images, tile.images) * ceil_div(extents.rows, tile.rows) *
                                            ceil_div(extents.cols, tile.cols));
@@ -130,18 +130,18 @@ void add_choices(const Correlation& c, int64_t nnz, const Extents& extents, cons
 }
 
 // The whole kernel where 16-bit offsets reach it; else as many kernel rows at a time as they reach, or part of one row.
-std::vector<Window> choose_windows(const Correlation& c, const TileLayout& layout) {
+std::vector<Window> choose_windows(const Correlation& c, const TileLayout& layout, int64_t reach) {
   std::vector<Window> windows;
   const int64_t kernel_rows = static_cast<int64_t>(c.row_offsets.size()),
                 kernel_cols = static_cast<int64_t>(c.col_offsets.size());
   for (int64_t row = 0; row < kernel_rows;) {
     int64_t rows = kernel_rows - row, cols = kernel_cols;
     Window window = make_window(c, layout, row, row + rows, 0, cols);
-    while (window.channel_stride > kMaxElements && rows > 1) {
+    while (window.channel_stride > reach && rows > 1) {
       rows = ceil_div(rows, 2);
       window = make_window(c, layout, row, row + rows, 0, cols);
     }
-    while (window.channel_stride > kMaxElements) {
+    while (window.channel_stride > reach) {
       cols = ceil_div(cols, 2);
       window = make_window(c, layout, row, row + rows, 0, cols);
     }
@@ -171,7 +171,7 @@ class Builder {
       return;
     }
     const int64_t stride = std::max<int64_t>(1, plan_.windows[0].channel_stride);
-    const int64_t capacity = std::max<int64_t>(1, std::min(kMaxElements, block_elements) / stride);
+    const int64_t capacity = std::max<int64_t>(1, block_elements / stride);
     for (int64_t group = 0; group < c_.groups;) {
       int64_t count = used_in(group), last = group + 1;
       if (count <= capacity) {
@@ -322,25 +322,25 @@ int64_t widest_tile(const VectorUnit& unit, Use use) { return use == Use::sample
 
 std::vector<TileChoice> tile_choices(const Correlation& correlation, int64_t nnz, const Extents& extents, const VectorUnit& unit,
                                      Use use) {
-  std::vector<TileChoice> choices;
+  const int64_t widest = widest_tile(unit, use);
   // Where few whole rows fit, parts of more rows share the source rows that they have in common.
-  const bool wide = extents.rows > 1 && correlation.taps() > 1 && 3 * extents.cols > widest_tile(unit, use) * unit.lanes;
-  const int64_t most_parts = wide ? std::min(kMostParts, extents.cols / unit.lanes) : 1;
+  const bool wide = unit.alignment == 1 || 3 * extents.cols > widest * unit.lanes;
+  const int64_t most_parts = wide && extents.rows > 1 && correlation.taps() > 1 ? kMostColumnParts : 1;
+  const int64_t step = unit.alignment == 1 ? unit.lanes : 1;  // of a part's columns: aligned strides are rounded up anyway
+  std::vector<TileChoice> choices;
   for (const int64_t alignment : {unit.alignment, int64_t{1}}) {
-    for (int64_t vectors = 1; vectors <= widest_tile(unit, use); vectors += 1 + vectors / 16) {
-      const auto add = [&](const TileLayout& layout) {
-        add_choices(correlation, nnz, extents, unit, use, layout, vectors, choices);
-      };
-      add(widest_layout(correlation, extents, unit, alignment, vectors, extents.cols));
-      for (int64_t parts = 2; parts <= most_parts; ++parts) {
-        const TileLayout layout = widest_layout(correlation, extents, unit, alignment, vectors, ceil_div(extents.cols, parts));
-        if (layout.tile.rows > 1) add(layout);
+    for (int64_t vectors = 1; vectors <= widest; vectors += 1 + vectors / 16) {
+      for (int64_t parts = 1; parts <= most_parts; ++parts) {
+        const int64_t cols = std::min(extents.cols, round_up(ceil_div(extents.cols, parts), parts == 1 ? 1 : step));
+        add_choices(correlation, nnz, extents, unit, use, widest_layout(correlation, extents, unit, alignment, vectors, cols),
+                    choices);
       }
     }
     if (unit.alignment == 1) break;
   }
   if (choices.empty()) {  // a single channel's tile is too large: the kernel is cut into windows
-    choices.push_back({{{1, 1, std::min(extents.cols, unit.lanes)}, 1}, 1, kMostBlockBytes[0], 0.0});
+    const int64_t cols = std::min(extents.cols, unit.lanes);
+    choices.push_back({{{1, 1, cols}, cols == extents.cols, 1}, 1, kMostBlockBytes[0], 0.0});
   }
   std::stable_sort(choices.begin(), choices.end(), [](const TileChoice& a, const TileChoice& b) { return a.cost < b.cost; });
   return choices;
@@ -366,11 +366,12 @@ TilePlan build_tile_plan(const Correlation& correlation, const int32_t* row_ptr,
   plan.row_step = correlation.row_step;
   plan.col_step = correlation.col_step;
   plan.tile = choice.layout.tile;
-  plan.windows = choose_windows(correlation, choice.layout);
+  plan.windows = choose_windows(correlation, choice.layout, unit.reach);
   // With several windows a tile is one row of one image, and these strides are not used.
   plan.tile_row_stride = plan.windows[0].row_stride;
   plan.tile_image_stride = plan.windows[0].image_stride;
-  Builder(correlation, row_ptr, keys, choice.layout.alignment, plan).build(choice.block_bytes / unit.element_bytes);
+  Builder(correlation, row_ptr, keys, choice.layout.alignment, plan)
+      .build(std::min(unit.reach, choice.block_bytes / unit.element_bytes));
   return plan;
 }
 

@@ -42,13 +42,14 @@ struct VectorUnit {
   int64_t lanes;
   int64_t max_vectors;
   int64_t alignment;  // in elements
+  int64_t reach;      // as in Kernels
   int64_t element_bytes;
   double split_cost, nonzero_cost, far_cost;  // as in Kernels
 };
 
 template <class Scalar>
 VectorUnit unit_of(const Kernels<Scalar>& kernel) {
-  return {kernel.lanes,      kernel.max_vectors,  kernel.alignment, static_cast<int64_t>(sizeof(Scalar)),
+  return {kernel.lanes,      kernel.max_vectors,  kernel.alignment, kernel.reach, static_cast<int64_t>(sizeof(Scalar)),
           kernel.split_cost, kernel.nonzero_cost, kernel.far_cost};
 }
 
@@ -103,10 +104,16 @@ enum class Use { accumulate, sample };
 // The widest tile of such a plan, in vectors.
 int64_t widest_tile(const VectorUnit& unit, Use use);
 
-// How tiles are laid out: their outputs, and the multiple that the packed strides are rounded to.
+// How tiles are laid out: their outputs, whether those are all columns of an output row, and the multiple that the packed strides
+// are rounded to.
 struct TileLayout {
   Extents tile;
+  bool whole_rows;
   int64_t alignment;
+  bool operator==(const TileLayout& other) const {
+    return tile.images == other.tile.images && tile.rows == other.tile.rows && tile.cols == other.tile.cols &&
+           alignment == other.alignment;
+  }
 };
 
 // A layout, its width in vectors, the most bytes of a block, and what the model estimates that to cost.

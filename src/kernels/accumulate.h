@@ -22,40 +22,37 @@ struct ByPlace {
   static uint32_t value(const BlockRows& block, uint32_t first, uint32_t k) { return first + block.places[k]; }
 };
 
-// V::unroll nonzeros whose weights were loaded together. Each address makes way for that of the nonzero `ahead` from it, if any,
-// so that loads never wait for one.
-template <class V, int T, int ahead, int element = 0>
-[[gnu::always_inline]] inline void accumulate_several(const typename V::weights& weights, const typename V::scalar* packed,
-                                                      const uint16_t* offset, const typename V::scalar* (&x)[V::unroll],
+// V::unroll nonzeros whose weights and addresses were loaded together.
+template <class V, int T, int element = 0>
+[[gnu::always_inline]] inline void accumulate_several(const typename V::weights& weights,
+                                                      const typename V::scalar* const (&x)[V::unroll],
                                                       typename V::reg (&acc)[T]) {
   V::template multiply_add<T, element>(weights, x[element], acc);
-  if constexpr (ahead > 0) x[element] = packed + offset[ahead + element];
-  if constexpr (element + 1 < V::unroll) accumulate_several<V, T, ahead, element + 1>(weights, packed, offset, x, acc);
+  if constexpr (element + 1 < V::unroll) accumulate_several<V, T, element + 1>(weights, x, acc);
 }
 
-// One row's nonzeros on vector units that multiply by one element of a register (V::unroll > 1).
+// One group's nonzeros with the multiply-adds of V::unroll nonzeros as the vector unit orders them (V::unroll > 0).
 template <class V, int T>
-[[gnu::always_inline]] inline void accumulate_by_element(const typename V::scalar* packed, const uint16_t* offset,
-                                                         const typename V::scalar* weight, int64_t count,
-                                                         typename V::reg (&acc)[T]) {
-  constexpr int unroll = V::unroll;
-  if (count >= unroll) {
-    const typename V::scalar* x[unroll];
-#pragma GCC unroll 8
-    for (int i = 0; i < unroll; ++i) x[i] = packed + offset[i];
-    for (; count >= 2 * unroll; count -= unroll, offset += unroll, weight += unroll) {
-      accumulate_several<V, T, unroll>(V::load_weights(weight), packed, offset, x, acc);
-    }
-    accumulate_several<V, T, 0>(V::load_weights(weight), packed, offset, x, acc);
-    count -= unroll, offset += unroll, weight += unroll;
+[[gnu::always_inline]] inline void accumulate_in_turn(const typename V::scalar* packed, const uint16_t* offset,
+                                                      const typename V::scalar* weight, ptrdiff_t count,
+                                                      typename V::reg (&acc)[T]) {
+  for (count -= V::unroll; count >= 0; count -= V::unroll) {
+    const typename V::scalar* x[V::unroll];
+    V::next_addresses(packed, offset, x);
+    accumulate_several<V, T>(V::next_weights(weight), x, acc);
   }
-  for (; count > 0; --count, ++offset, ++weight) V::template multiply_add<T, 0>(V::load_weight(weight), packed + *offset, acc);
+  for (count += V::unroll; count > 0; --count, ++offset) {
+    V::template multiply_add<T, 0>(V::next_weight(weight), packed + *offset, acc);
+  }
 }
 
 template <class V, int T, class Order>
-void accumulate_groups(const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values, Start start,
+void accumulate_groups(const typename V::scalar* packed, const BlockRows& rows, const typename V::scalar* values, Start start,
                        typename V::scalar* sums) {
   using reg = typename V::reg;
+  BlockRows block = rows;  // stores through vectors might change what is only referred to
+  if (Order::in_order) block.places = nullptr;
+  if (V::alignment == 1) block.num_shifts = 1;
   constexpr int sets = interleaved(T);
   const uint32_t* bound = block.bounds;
   for (int64_t row = 0; row < block.rows; ++row, ++bound) {
@@ -73,8 +70,8 @@ void accumulate_groups(const typename V::scalar* packed, const BlockRows& block,
 #pragma GCC unroll 32
         for (int t = 0; t < T; ++t) acc[0][t] = V::zero();
       }
-      if constexpr (Order::in_order && sets == 1 && V::unroll > 1) {
-        accumulate_by_element<V, T>(packed, block.offsets + k, values + k, end - k, acc[0]);
+      if constexpr (Order::in_order && sets == 1 && V::unroll > 0) {
+        accumulate_in_turn<V, T>(packed, block.offsets + k, values + k, static_cast<ptrdiff_t>(end - k), acc[0]);
         k = end;
       }
       if (sets > 1) {
@@ -116,7 +113,9 @@ struct AccumulateWidth {
   static void run(int vectors, const typename V::scalar* packed, const BlockRows& block, const typename V::scalar* values,
                   Start start, typename V::scalar* sums) {
     if (vectors != T) return AccumulateWidth<V, T - 1>::run(vectors, packed, block, values, start, sums);
-    if (block.places) return accumulate_groups<V, T, ByPlace>(packed, block, values, start, sums);
+    if constexpr (V::alignment > 1) {
+      if (block.places) return accumulate_groups<V, T, ByPlace>(packed, block, values, start, sums);
+    }
     return accumulate_groups<V, T, InOrder>(packed, block, values, start, sums);
   }
 };

@@ -135,7 +135,7 @@ struct BitDensities {
   double dot, add, sample;
 };
 
-constexpr int kInOrderVectors = 6;      // from this width on accumulate adds up the entries of a group one after the other
+constexpr int kInOrderVectors = 6;  // from this width on accumulate adds up the entries of a group one after the other
 // Source rows of one plane for a depthwise convolution, copied to where zeros surround them. Source column c goes to place
 // c / col_step of column phase c % col_step.
 template <class Scalar>
@@ -171,6 +171,7 @@ struct Kernels {
   int lanes;            // elements of a vector
   int max_vectors;      // the widest tile that accumulate takes, in vectors
   int alignment;        // loads at multiples of this many elements are fast; 1: all are
+  int reach;            // offsets into a packed tile are below this; at most 1 << 16
   double split_cost;    // of a load at any other place, where that is slower; an aligned one is 1
   double nonzero_cost;  // of accumulate, what a nonzero takes beside its vectors, in vectors
   double far_cost;      // how much slower a vector comes from the second-level cache: 1 is 10% at 48 KB and 40% at 96 KB

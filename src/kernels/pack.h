@@ -32,39 +32,45 @@ inline RowRange clip(const Segment& segment, int64_t tile_start, int64_t step, i
   return {source + begin * step, begin, end, segment.length};
 }
 
-// Whole vectors of zeros over `count` elements: one or two, for which a call of memset, as compilers like to make of it, is dear.
-template <class V>
-inline void zero_vectors(typename V::scalar* to, int64_t count) {
-  for (int64_t i = 0; i < count; i += V::lanes) {
-    V::store(to + i, V::zero());
-    asm volatile("");
-  }
+// Calls visit(i, j) for the first places of pairs of vectors that cover `count` elements, at least a vector's. The last pair ends
+// with them: it may overlap the one before, or itself.
+template <class V, class Visit>
+[[gnu::always_inline]] inline void for_each_pair(int64_t count, Visit visit) {
+  constexpr int64_t lanes = V::lanes;
+  if (count < 2 * lanes) return visit(0, count - lanes);
+  for (int64_t i = 0; i < count - 2 * lanes; i += 2 * lanes) visit(i, i + lanes);
+  visit(count - 2 * lanes, count - lanes);
 }
 
-// `count` elements, `stride` apart; Stride: 1 or 2 where it is that, 0: any. The last vector overlaps the one before it, where
-// there is one.
+// Zeros in whole vectors: mostly one, for which a loop would be a call of memset.
+template <class V>
+[[gnu::always_inline]] inline void zero_vectors(typename V::scalar* to, int64_t count) {
+  if (count <= 0) return;
+  V::store(to, V::zero());
+  for (int64_t i = V::lanes; i < count; i += V::lanes) V::store(to + i, V::zero());
+}
+
+// `count` elements, `stride` apart; Stride: 1 or 2 where it is that, 0: any. Whole vectors: fewer elements than one has are one,
+// with zeros.
 template <class V, int Stride>
 [[gnu::always_inline]] inline void copy_elements(const typename V::scalar* from, int64_t stride, int64_t count,
                                                  typename V::scalar* to) {
   constexpr int64_t lanes = V::lanes;
-  int64_t i = 0;
+  if (count <= 0) return;
   if constexpr (Stride == 1) {
-    for (; i + lanes <= count; i += lanes) V::store(to + i, V::load(from + i));
-    if (i < count && count >= lanes) {
-      V::store(to + count - lanes, V::load(from + count - lanes));
-    } else if (i < count) {
-      V::store(to, V::load_partial(from, static_cast<int>(count)));
-    }
+    if (count < lanes) return V::store(to, V::load_partial(from, static_cast<int>(count)));
+    for_each_pair<V>(count, [&](int64_t i, int64_t j) {
+      const typename V::reg one = V::load(from + i), other = V::load(from + j);
+      V::store(to + i, one);
+      V::store(to + j, other);
+    });
   } else if constexpr (Stride == 2) {
+    if (count < lanes) return V::store(to, V::load_even_partial(from, static_cast<int>(count)));
     // The last vector may not read the element after its own.
-    for (; i + lanes < count; i += lanes) V::store(to + i, V::load_even(from + 2 * i));
-    if (i < count && count >= lanes) {
-      V::store(to + count - lanes, V::load_even_last(from + 2 * (count - lanes)));
-    } else if (i < count) {
-      V::store(to, V::load_even_partial(from, static_cast<int>(count)));
-    }
+    for (int64_t i = 0; i + lanes < count; i += lanes) V::store(to + i, V::load_even(from + 2 * i));
+    V::store(to + count - lanes, V::load_even_last(from + 2 * (count - lanes)));
   } else {
-    for (; i < count; ++i, from += stride) to[i] = *from;
+    for (int64_t i = 0; i < count; ++i, from += stride) to[i] = *from;
   }
 }
 

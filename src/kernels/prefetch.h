@@ -12,14 +12,19 @@ constexpr int64_t kRowsAhead = 4;
 // hardware prefetcher foresees. Inlined always: GCC 12 takes a call of such a function for one without effect.
 template <class Scalar>
 [[gnu::always_inline]] inline void prefetch_row(const BlockRows& block, const uint32_t* bound, const Scalar* values) {
-  constexpr uint32_t line = 64 / sizeof(Scalar);
+  constexpr int64_t values_a_line = 64 / sizeof(Scalar), offsets_a_line = 64 / sizeof(uint16_t);
   const uint32_t first = bound[0], end = bound[block.num_shifts];
   if (first == bound[-1]) return;  // where the row before it ends
-  for (uint32_t k = first; k < end; k += line) {
-    __builtin_prefetch(values + k);
-    __builtin_prefetch(block.offsets + k);
-    if (block.places) __builtin_prefetch(block.places + k);
-  }
+  const Scalar* value = values + first;
+  const uint16_t* offset = block.offsets + first;
+  const uint16_t* place = block.places ? block.places + first : nullptr;
+  do {
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < offsets_a_line; i += values_a_line) __builtin_prefetch(value + i);
+    __builtin_prefetch(offset);
+    if (block.places) __builtin_prefetch(place), place += offsets_a_line;
+    value += offsets_a_line, offset += offsets_a_line;
+  } while (value < values + end);
 }
 
 }  // namespace MPL_SPARSE_TARGET

@@ -21,6 +21,7 @@ const Kernels<Scalar>& table() {
       V::lanes,
       V::max_vectors,
       V::alignment,
+      V::reach,
       V::split_cost,
       V::nonzero_cost,
       V::far_cost,

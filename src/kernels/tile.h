@@ -29,16 +29,11 @@ inline void for_each_chunk(int64_t channels, Visit visit) {
   }
 }
 
-template <class Scalar>
-inline Scalar bias_of(const Epilogue<Scalar>& epilogue, int64_t channel) {
-  return epilogue.bias ? epilogue.bias[channel * epilogue.bias_stride] : Scalar{0};
-}
-
-// One output.
-template <Activation activation, class Scalar>
+// One output. Where V::alignment is 1, the only shift is 0.
+template <class V, Activation activation, class Scalar>
 inline Scalar output(const Epilogue<Scalar>& epilogue, const Scalar* from, int64_t flat_stride, Scalar bias) {
-  Scalar sum = from[epilogue.shifts[0]];
-  for (int64_t s = 1; s < epilogue.num_shifts; ++s) sum += from[s * flat_stride + epilogue.shifts[s]];
+  Scalar sum = V::alignment > 1 ? from[epilogue.shifts[0]] : *from;
+  for (int64_t s = 1; V::alignment > 1 && s < epilogue.num_shifts; ++s) sum += from[s * flat_stride + epilogue.shifts[s]];
   return activate<activation>(sum + bias);
 }
 
@@ -47,7 +42,7 @@ template <class V, Activation activation, int Shifts>
 class Outputs {
  public:
   Outputs(const Epilogue<typename V::scalar>& epilogue, int64_t flat_stride) : epilogue_(epilogue), flat_stride_(flat_stride) {
-    for (int64_t s = 0; s < Shifts; ++s) places_[s] = s * flat_stride + epilogue.shifts[s];
+    for (int64_t s = 0; s < Shifts; ++s) places_[s] = V::alignment > 1 ? s * flat_stride + epilogue.shifts[s] : 0;
   }
 
   [[gnu::always_inline]] typename V::reg at(const typename V::scalar* from, typename V::reg bias) const {
@@ -84,33 +79,39 @@ void store_apart(const Outputs& outputs, const typename V::scalar* from, typenam
   }
 }
 
-// Channel by channel, a vector of a row at a time. The last vector overlaps the one before it, where there is one.
+// Channel by channel.
 template <class V, Activation activation, int Shifts>
 void store_rows(const TileJob<const typename V::scalar, typename V::scalar>& job, const Epilogue<typename V::scalar>& epilogue) {
   using Scalar = typename V::scalar;
-  constexpr int64_t lanes = V::lanes;
   const Outputs<V, activation, Shifts> outputs(epilogue, job.flat_stride);
   // Copies: a vector that is stored could change the job, as far as the compiler knows.
   const TileShape shape = job.shape;
   const int64_t cols = shape.cols, image_stride = job.image_stride, row_stride = job.row_stride, col_stride = job.col_stride;
-  for (int64_t channel = 0; channel < job.channels; ++channel) {
-    const typename V::reg bias = V::broadcast(bias_of(epilogue, channel));
-    const Scalar* flat_image = job.flat + channel * epilogue.num_shifts * job.flat_stride;
-    Scalar* image = job.outer + channel * job.channel_stride;
+  const Scalar* flat_channel = job.flat;
+  Scalar* channel = job.outer;
+  const Scalar none = 0;
+  const Scalar* bias_at = epilogue.bias ? epilogue.bias : &none;
+  const int64_t bias_stride = epilogue.bias ? epilogue.bias_stride : 0;
+  const int64_t flat_stride = epilogue.num_shifts * job.flat_stride, channel_stride = job.channel_stride;
+  for (int64_t left = job.channels; left > 0; --left, flat_channel += flat_stride, channel += channel_stride) {
+    const typename V::reg bias = V::broadcast(*bias_at);
+    bias_at += bias_stride;
+    const Scalar* flat_image = flat_channel;
+    Scalar* image = channel;
     for (int64_t n = 0; n < shape.images; ++n, flat_image += shape.image_stride, image += image_stride) {
       const Scalar* from = flat_image;
       Scalar* to = image;
       for (int64_t row = 0; row < shape.rows; ++row, from += shape.row_stride, to += row_stride) {
         if (col_stride != 1) {
           store_apart<V>(outputs, from, bias, cols, col_stride, to);
-          continue;
-        }
-        int64_t c = 0;
-        for (; c + lanes <= cols; c += lanes) V::store(to + c, outputs.at(from + c, bias));
-        if (c < cols && cols >= lanes) {
-          V::store(to + cols - lanes, outputs.at(from + cols - lanes, bias));
-        } else if (c < cols) {
+        } else if (cols < V::lanes) {
           V::store_partial(to, outputs.at(from, bias), static_cast<int>(cols));
+        } else {
+          for_each_pair<V>(cols, [&](int64_t i, int64_t j) {
+            const typename V::reg one = outputs.at(from + i, bias), other = outputs.at(from + j, bias);
+            V::store(to + i, one);
+            V::store(to + j, other);
+          });
         }
       }
     }
@@ -129,21 +130,17 @@ void store_activated(const TileJob<const typename V::scalar, typename V::scalar>
           const Scalar* from = job.flat + first * channel_flat + flat + c;
           Scalar* to = job.outer + outer + c * job.col_stride + first;
           for (int64_t i = 0; i < count; ++i) {
-            to[i] = output<activation>(epilogue, from + i * channel_flat, job.flat_stride, bias_of(epilogue, first + i));
+            const Scalar bias = epilogue.bias ? epilogue.bias[(first + i) * epilogue.bias_stride] : Scalar{0};
+            to[i] = output<V, activation>(epilogue, from + i * channel_flat, job.flat_stride, bias);
           }
         }
       });
     });
     return;
   }
-  switch (epilogue.num_shifts) {
-    case 1:
-      return store_rows<V, activation, 1>(job, epilogue);
-    case 3:  // of most kernels
-      return store_rows<V, activation, 3>(job, epilogue);
-    default:
-      return store_rows<V, activation, 0>(job, epilogue);
-  }
+  if (V::alignment == 1 || epilogue.num_shifts == 1) return store_rows<V, activation, 1>(job, epilogue);
+  if (epilogue.num_shifts == 3) return store_rows<V, activation, 3>(job, epilogue);  // of most kernels
+  store_rows<V, activation, 0>(job, epilogue);
 }
 
 template <class V>

@@ -40,7 +40,8 @@ struct Vec<float> {
   static constexpr int lanes = 8;
   static constexpr int alignment = 8;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 12;
-  static constexpr int unroll = 1;
+  static constexpr int unroll = 0;
+  static constexpr int reach = 1 << 16;
   static constexpr double split_cost = 1.2;
   static constexpr double nonzero_cost = 2;
   static constexpr double far_cost = 1;
@@ -111,7 +112,8 @@ struct Vec<double> {
   static constexpr int lanes = 4;
   static constexpr int alignment = 4;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 12;
-  static constexpr int unroll = 1;
+  static constexpr int unroll = 0;
+  static constexpr int reach = 1 << 16;
   static constexpr double split_cost = 1.2;
   static constexpr double nonzero_cost = 2;
   static constexpr double far_cost = 1;

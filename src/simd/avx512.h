@@ -28,7 +28,8 @@ struct Vec<float> {
   static constexpr int lanes = 16;
   static constexpr int alignment = 8;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 20;
-  static constexpr int unroll = 1;
+  static constexpr int unroll = 0;
+  static constexpr int reach = 1 << 16;
   static constexpr double split_cost = 1.45;
   static constexpr double nonzero_cost = 0.8;
   static constexpr double far_cost = 1;
@@ -121,7 +122,8 @@ struct Vec<double> {
   static constexpr int lanes = 8;
   static constexpr int alignment = 4;  // a load that crosses a cache line takes two turns
   static constexpr int max_vectors = 20;
-  static constexpr int unroll = 1;
+  static constexpr int unroll = 0;
+  static constexpr int reach = 1 << 16;
   static constexpr double split_cost = 1.45;
   static constexpr double nonzero_cost = 0.8;
   static constexpr double far_cost = 1;

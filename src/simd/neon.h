@@ -18,52 +18,125 @@ template <class Scalar>
 struct Vec;
 
 #ifdef __aarch64__
-// acc[t] += weights[element] * x[t], for four and for eight t: compilers hoist such loads until accumulators spill, so both the
-// order and the registers are set here. Two banks of registers let a core without reordering load the one and multiply the other.
-#define MPL_SPARSE_LOAD_4(form, a, b, c, d) \
-  "ld1 {v" #a "." form ", v" #b "." form ", v" #c "." form ", v" #d "." form "}, [%[x]], #64\n"
+// acc[t] += weights[element] * x[t] for up to four t, and for eight, with one load of four: compilers hoist such loads until
+// accumulators spill, so both the order and the registers are set here. Two banks of registers let a core without reordering load
+// the one and multiply the other. Returns the x after the last.
+#define MPL_SPARSE_ACC(t) [a##t] "+w"(acc[t])
+#define MPL_SPARSE_LOAD(form, first, last, bytes) "ld1 {v" #first "." form "-v" #last "." form "}, [%[x]], #" #bytes "\n"
 #define MPL_SPARSE_FMLA(form, lane, t, from) "fmla %[a" #t "]." form ", v" #from "." form ", %[w]." lane "[%c[e]]\n"
-#define MPL_SPARSE_LOW_4(form, lane) \
-  MPL_SPARSE_FMLA(form, lane, 0, 24) \
-  MPL_SPARSE_FMLA(form, lane, 1, 25) MPL_SPARSE_FMLA(form, lane, 2, 26) MPL_SPARSE_FMLA(form, lane, 3, 27)
-#define MPL_SPARSE_HIGH_4(form, lane) \
-  MPL_SPARSE_FMLA(form, lane, 4, 28)  \
-  MPL_SPARSE_FMLA(form, lane, 5, 29) MPL_SPARSE_FMLA(form, lane, 6, 30) MPL_SPARSE_FMLA(form, lane, 7, 31)
-#define MPL_SPARSE_DEFINE(Reg, form, lane)                                                                                     \
-  template <int element, class Scalar>                                                                                         \
-  [[gnu::always_inline]] inline const Scalar* multiply_add_4(Reg weights, const Scalar* x, Reg* acc) {                         \
-    asm volatile(MPL_SPARSE_LOAD_4(form, 24, 25, 26, 27) MPL_SPARSE_LOW_4(form, lane)                                          \
-                 : [x] "+r"(x), [a0] "+w"(acc[0]), [a1] "+w"(acc[1]), [a2] "+w"(acc[2]), [a3] "+w"(acc[3])                     \
-                 : [w] "w"(weights), [e] "i"(element)                                                                          \
-                 : "memory", "v24", "v25", "v26", "v27");                                                                      \
-    return x;                                                                                                                  \
-  }                                                                                                                            \
-  template <int element, class Scalar>                                                                                         \
-  [[gnu::always_inline]] inline const Scalar* multiply_add_8(Reg weights, const Scalar* x, Reg* acc) {                         \
-    asm volatile(MPL_SPARSE_LOAD_4(form, 24, 25, 26, 27) MPL_SPARSE_LOAD_4(form, 28, 29, 30, 31) MPL_SPARSE_LOW_4(form, lane)  \
-                     MPL_SPARSE_HIGH_4(form, lane)                                                                             \
-                 : [x] "+r"(x), [a0] "+w"(acc[0]), [a1] "+w"(acc[1]), [a2] "+w"(acc[2]), [a3] "+w"(acc[3]), [a4] "+w"(acc[4]), \
-                   [a5] "+w"(acc[5]), [a6] "+w"(acc[6]), [a7] "+w"(acc[7])                                                     \
-                 : [w] "w"(weights), [e] "i"(element)                                                                          \
-                 : "memory", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31");                                          \
-    return x;                                                                                                                  \
+#define MPL_SPARSE_FMLA_1(form, lane) MPL_SPARSE_FMLA(form, lane, 0, 28)
+#define MPL_SPARSE_FMLA_2(form, lane) MPL_SPARSE_FMLA_1(form, lane) MPL_SPARSE_FMLA(form, lane, 1, 29)
+#define MPL_SPARSE_FMLA_3(form, lane) MPL_SPARSE_FMLA_2(form, lane) MPL_SPARSE_FMLA(form, lane, 2, 30)
+#define MPL_SPARSE_FMLA_4(form, lane) MPL_SPARSE_FMLA_3(form, lane) MPL_SPARSE_FMLA(form, lane, 3, 31)
+#define MPL_SPARSE_FMLA_8(form, lane) \
+  MPL_SPARSE_FMLA_4(form, lane)       \
+  MPL_SPARSE_FMLA(form, lane, 4, 24)  \
+  MPL_SPARSE_FMLA(form, lane, 5, 25) MPL_SPARSE_FMLA(form, lane, 6, 26) MPL_SPARSE_FMLA(form, lane, 7, 27)
+#define MPL_SPARSE_LOAD_1(form) "ld1 {v28." form "}, [%[x]], #16\n"
+#define MPL_SPARSE_LOAD_2(form) MPL_SPARSE_LOAD(form, 28, 29, 32)
+#define MPL_SPARSE_LOAD_3(form) MPL_SPARSE_LOAD(form, 28, 30, 48)
+#define MPL_SPARSE_LOAD_4(form) MPL_SPARSE_LOAD(form, 28, 31, 64)
+#define MPL_SPARSE_LOAD_8(form) MPL_SPARSE_LOAD_4(form) MPL_SPARSE_LOAD(form, 24, 27, 64)
+#define MPL_SPARSE_USED_4 "v28", "v29", "v30", "v31"
+#define MPL_SPARSE_USED_8 "v24", "v25", "v26", "v27", MPL_SPARSE_USED_4
+#define MPL_SPARSE_DEFINE(count, used, Reg, form, lane, ...)                                           \
+  template <int element, class Scalar>                                                                 \
+  [[gnu::always_inline]] inline const Scalar* multiply_add_##count(Reg w, const Scalar* x, Reg* acc) { \
+    asm volatile(MPL_SPARSE_LOAD_##count(form) MPL_SPARSE_FMLA_##count(form, lane)                     \
+                 : [x] "+r"(x), __VA_ARGS__                                                            \
+                 : [w] "w"(w), [e] "i"(element)                                                        \
+                 : "memory", used);                                                                    \
+    return x;                                                                                          \
   }
-MPL_SPARSE_DEFINE(float32x4_t, "4s", "s")
-MPL_SPARSE_DEFINE(float64x2_t, "2d", "d")
+#define MPL_SPARSE_DEFINE_ALL(Reg, form, lane)                                                                      \
+  MPL_SPARSE_DEFINE(1, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0))                                       \
+  MPL_SPARSE_DEFINE(2, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1))                    \
+  MPL_SPARSE_DEFINE(3, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2)) \
+  MPL_SPARSE_DEFINE(4, MPL_SPARSE_USED_4, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2), \
+                    MPL_SPARSE_ACC(3))                                                                              \
+  MPL_SPARSE_DEFINE(8, MPL_SPARSE_USED_8, Reg, form, lane, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2), \
+                    MPL_SPARSE_ACC(3), MPL_SPARSE_ACC(4), MPL_SPARSE_ACC(5), MPL_SPARSE_ACC(6), MPL_SPARSE_ACC(7))
+MPL_SPARSE_DEFINE_ALL(float32x4_t, "4s", "s")
+MPL_SPARSE_DEFINE_ALL(float64x2_t, "2d", "d")
+#undef MPL_SPARSE_DEFINE_ALL
 #undef MPL_SPARSE_DEFINE
-#undef MPL_SPARSE_HIGH_4
-#undef MPL_SPARSE_LOW_4
-#undef MPL_SPARSE_FMLA
+#undef MPL_SPARSE_USED_8
+#undef MPL_SPARSE_USED_4
+#undef MPL_SPARSE_LOAD_8
 #undef MPL_SPARSE_LOAD_4
+#undef MPL_SPARSE_LOAD_3
+#undef MPL_SPARSE_LOAD_2
+#undef MPL_SPARSE_LOAD_1
+#undef MPL_SPARSE_FMLA_8
+#undef MPL_SPARSE_FMLA_4
+#undef MPL_SPARSE_FMLA_3
+#undef MPL_SPARSE_FMLA_2
+#undef MPL_SPARSE_FMLA_1
+#undef MPL_SPARSE_FMLA
+#undef MPL_SPARSE_LOAD
+#undef MPL_SPARSE_ACC
 
-// acc[t] += weights[element] * x[t] for t < T.
-template <class V, int T, int element>
-[[gnu::always_inline]] inline void multiply_add_all(typename V::reg weights, const typename V::scalar* x, typename V::reg* acc) {
+// acc[t] += weights[element] * x[t] for t < T. Wide tiles leave registers for one bank.
+template <int T, int element, class Reg, class Scalar>
+[[gnu::always_inline]] inline void multiply_add_all(Reg weights, const Scalar* x, Reg* acc) {
+  constexpr int eights = T <= 22 ? T / 8 * 8 : 0;
+#pragma GCC unroll 2
+  for (int t = 0; t < eights; t += 8) x = multiply_add_8<element>(weights, x, acc + t);
+#pragma GCC unroll 8
+  for (int t = eights; t + 4 <= T; t += 4) x = multiply_add_4<element>(weights, x, acc + t);
+  if constexpr (T % 4 == 3) multiply_add_3<element>(weights, x, acc + T - 3);
+  if constexpr (T % 4 == 2) multiply_add_2<element>(weights, x, acc + T - 2);
+  if constexpr (T % 4 == 1) multiply_add_1<element>(weights, x, acc + T - 1);
+}
+
+// x[i] = packed + offset[i] for four i, and on to the next four. Two offsets of one word become addresses by an addition each:
+// the shift that scales the higher one leaves the lower one's highest bits below it, which are zero within Vec::reach.
+template <class Scalar>
+[[gnu::always_inline]] inline void add_offsets(const Scalar* packed, const uint16_t*& offset, const Scalar* (&x)[4]) {
+  constexpr int scale = sizeof(Scalar) == 4 ? 2 : 3;
+  asm volatile("ldp %w[x0], %w[x2], [%[offset]], #8\n"
+               "add %[x1], %[packed], %[x0], lsr #%c[high]\n"
+               "add %[x0], %[packed], %w[x0], uxth #%c[low]\n"
+               "add %[x3], %[packed], %[x2], lsr #%c[high]\n"
+               "add %[x2], %[packed], %w[x2], uxth #%c[low]\n"
+               : [x0] "=&r"(x[0]), [x1] "=&r"(x[1]), [x2] "=&r"(x[2]), [x3] "=&r"(x[3]), [offset] "+r"(offset)
+               : [packed] "r"(packed), [low] "i"(scale), [high] "i"(16 - scale)
+               : "memory");
+}
+#else
+// acc[t] += w * x[t] for up to four t, with one load, as on aarch64. Returns the x after the last.
+#define MPL_SPARSE_ACC(t) [a##t] "+w"(acc[t])
+#define MPL_SPARSE_FMLA_1 "vfma.f32 %q[a0], q12, %q[w]\n"
+#define MPL_SPARSE_FMLA_2 MPL_SPARSE_FMLA_1 "vfma.f32 %q[a1], q13, %q[w]\n"
+#define MPL_SPARSE_FMLA_3 MPL_SPARSE_FMLA_2 "vfma.f32 %q[a2], q14, %q[w]\n"
+#define MPL_SPARSE_FMLA_4 MPL_SPARSE_FMLA_3 "vfma.f32 %q[a3], q15, %q[w]\n"
+#define MPL_SPARSE_DEFINE(count, last, ...)                                                                          \
+  [[gnu::always_inline]] inline const float* multiply_add_##count(float32x4_t w, const float* x, float32x4_t* acc) { \
+    asm volatile("vldmia %[x]!, {d24-d" #last "}\n" MPL_SPARSE_FMLA_##count                                          \
+                 : [x] "+r"(x), __VA_ARGS__                                                                          \
+                 : [w] "w"(w)                                                                                        \
+                 : "memory", "q12", "q13", "q14", "q15");                                                            \
+    return x;                                                                                                        \
+  }
+MPL_SPARSE_DEFINE(1, 25, MPL_SPARSE_ACC(0))
+MPL_SPARSE_DEFINE(2, 27, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1))
+MPL_SPARSE_DEFINE(3, 29, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2))
+MPL_SPARSE_DEFINE(4, 31, MPL_SPARSE_ACC(0), MPL_SPARSE_ACC(1), MPL_SPARSE_ACC(2), MPL_SPARSE_ACC(3))
+#undef MPL_SPARSE_DEFINE
+#undef MPL_SPARSE_FMLA_4
+#undef MPL_SPARSE_FMLA_3
+#undef MPL_SPARSE_FMLA_2
+#undef MPL_SPARSE_FMLA_1
+#undef MPL_SPARSE_ACC
+
+// acc[t] += w * x[t] for t < T.
+template <int T>
+[[gnu::always_inline]] inline void multiply_add_all(float32x4_t w, const float* x, float32x4_t* acc) {
 #pragma GCC unroll 4
-  for (int t = 0; t + 8 <= T; t += 8) x = multiply_add_8<element>(weights, x, acc + t);
-  if constexpr (T % 8 >= 4) x = multiply_add_4<element>(weights, x, acc + T / 8 * 8);
-#pragma GCC unroll 4
-  for (int t = T / 4 * 4; t < T; ++t) acc[t] = V::template fma_element<element>(weights, V::load(x + t % 4 * V::lanes), acc[t]);
+  for (int t = 0; t + 4 <= T; t += 4) x = multiply_add_4(w, x, acc + t);
+  if constexpr (T % 4 == 3) multiply_add_3(w, x, acc + T - 3);
+  if constexpr (T % 4 == 2) multiply_add_2(w, x, acc + T - 2);
+  if constexpr (T % 4 == 1) multiply_add_1(w, x, acc + T - 1);
 }
 #endif
 
@@ -91,11 +164,13 @@ struct Vec<float> {
   static constexpr int lanes = 4;
   static constexpr int alignment = 1;  // cores read 16 bytes from anywhere
 #ifdef __aarch64__
-  static constexpr int max_vectors = 20;
+  static constexpr int max_vectors = 26;
   static constexpr int unroll = 4;
+  static constexpr int reach = 1 << 14;
 #else
-  static constexpr int max_vectors = 12;
+  static constexpr int max_vectors = 11;
   static constexpr int unroll = 1;
+  static constexpr int reach = 1 << 16;
 #endif
   static constexpr double split_cost = 1;
   static constexpr double nonzero_cost = 2;
@@ -111,15 +186,38 @@ struct Vec<float> {
   static reg relu(reg x) { return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(x), vcltq_f32(x, zero()))); }
 #ifdef __aarch64__
   using weights = reg;
-  static weights load_weights(const float* p) { return vld1q_f32(p); }
-  static weights load_weight(const float* p) { return vld1q_dup_f32(p); }
-  template <int element>
-  static reg fma_element(weights w, reg x, reg acc) {
-    return vfmaq_laneq_f32(acc, x, w, element);
+  // The next `unroll` weights, or one. Compilers would find the pointer anew after a loop.
+  static weights next_weights(const float*& p) {
+    weights w;
+    asm volatile("ldr %q[w], [%[p]], #16" : [w] "=w"(w), [p] "+r"(p) : : "memory");
+    return w;
+  }
+  static weights next_weight(const float*& p) {
+    weights w;
+    asm volatile("ldr %s[w], [%[p]], #4" : [w] "=w"(w), [p] "+r"(p) : : "memory");
+    return w;
   }
   template <int T, int element>
   static void multiply_add(weights w, const float* x, reg* acc) {
-    multiply_add_all<Vec, T, element>(w, x, acc);
+    multiply_add_all<T, element>(w, x, acc);
+  }
+  static void next_addresses(const float* packed, const uint16_t*& offset, const float* (&x)[unroll]) {
+    add_offsets(packed, offset, x);
+  }
+#else
+  using weights = reg;
+  static weights next_weight(const float*& p) {
+    weights w;
+    asm volatile("vld1.32 {%e[w][], %f[w][]}, [%[p]]!" : [w] "=w"(w), [p] "+r"(p) : : "memory");
+    return w;
+  }
+  static weights next_weights(const float*& p) { return next_weight(p); }
+  template <int T, int element>
+  static void multiply_add(weights w, const float* x, reg* acc) {
+    multiply_add_all<T>(w, x, acc);
+  }
+  static void next_addresses(const float* packed, const uint16_t*& offset, const float* (&x)[unroll]) {
+    x[0] = packed + *offset++;
   }
 #endif
   static float sum(reg r) {
@@ -181,8 +279,9 @@ struct Vec<double> {
   using reg = float64x2_t;
   static constexpr int lanes = 2;
   static constexpr int alignment = 1;  // cores read 16 bytes from anywhere
-  static constexpr int max_vectors = 20;
-  static constexpr int unroll = 2;
+  static constexpr int max_vectors = 26;
+  static constexpr int unroll = 4;
+  static constexpr int reach = 1 << 13;
   static constexpr double split_cost = 1;
   static constexpr double nonzero_cost = 2;
   static constexpr double far_cost = 4;
@@ -194,16 +293,23 @@ struct Vec<double> {
   static reg fma(reg a, reg b, reg c) { return vfmaq_f64(c, a, b); }
   static reg add(reg a, reg b) { return vaddq_f64(a, b); }
   static reg relu(reg x) { return vreinterpretq_f64_u64(vbicq_u64(vreinterpretq_u64_f64(x), vcltq_f64(x, zero()))); }
-  using weights = reg;
-  static weights load_weights(const double* p) { return vld1q_f64(p); }
-  static weights load_weight(const double* p) { return vld1q_dup_f64(p); }
-  template <int element>
-  static reg fma_element(weights w, reg x, reg acc) {
-    return vfmaq_laneq_f64(acc, x, w, element);
+  using weights = float64x2x2_t;
+  static weights next_weights(const double*& p) {
+    weights w;
+    asm volatile("ldp %q[low], %q[high], [%[p]], #32" : [low] "=w"(w.val[0]), [high] "=w"(w.val[1]), [p] "+r"(p) : : "memory");
+    return w;
+  }
+  static weights next_weight(const double*& p) {
+    weights w;
+    asm volatile("ldr %d[w], [%[p]], #8" : [w] "=w"(w.val[0]), [p] "+r"(p) : : "memory");
+    return w;
   }
   template <int T, int element>
   static void multiply_add(weights w, const double* x, reg* acc) {
-    multiply_add_all<Vec, T, element>(w, x, acc);
+    multiply_add_all<T, element % 2>(w.val[element / 2], x, acc);
+  }
+  static void next_addresses(const double* packed, const uint16_t*& offset, const double* (&x)[unroll]) {
+    add_offsets(packed, offset, x);
   }
   static double sum(reg r) { return vaddvq_f64(r); }
   static void sum_each(const reg* r, double* sums) {

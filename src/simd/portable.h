@@ -16,7 +16,8 @@ struct PortableVec {
   static constexpr int lanes = 16 / sizeof(Scalar);
   static constexpr int max_vectors = 6;
   static constexpr int alignment = 1;
-  static constexpr int unroll = 1;
+  static constexpr int unroll = 0;
+  static constexpr int reach = 1 << 16;
   static constexpr double split_cost = 1;
   static constexpr double nonzero_cost = 1;
   static constexpr double far_cost = 1;

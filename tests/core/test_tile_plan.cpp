@@ -100,6 +100,7 @@ void check_choice(const Correlation& c, const Pattern& pattern, const VectorUnit
           last_block_key[row] = std::max(last_block_key[row], key);
           CHECK(kh >= window.tap_row_begin && kh < window.tap_row_end && kw >= window.tap_col_begin && kw < window.tap_col_end);
           if (plan.num_shifts() > 1) CHECK(plan.offsets[entry] % unit.alignment == 0);
+          CHECK(plan.offsets[entry] < unit.reach);
           const int64_t slot = plan.offsets[entry] / window.channel_stride;
           const int64_t place = plan.offsets[entry] % window.channel_stride + plan.shifts[s];
           CHECK(slot < block.channel_end - block.channel_begin);
@@ -139,8 +140,9 @@ std::vector<int64_t> offsets(int64_t taps, int64_t dilation, int64_t pad) {
   return result;
 }
 
-constexpr VectorUnit kUnits[] = {{16, 14, 8, 4, 1.5, 1, 1}, {8, 12, 8, 4, 1.2, 1, 1}, {4, 6, 1, 4, 1, 2, 4},
-                                 {4, 12, 4, 8, 1.2, 1, 1},  {2, 6, 1, 8, 1, 1, 1},    {1, 1, 1, 4, 1, 1, 1}};
+constexpr VectorUnit kUnits[] = {{16, 14, 8, 1 << 16, 4, 1.5, 1, 1}, {8, 12, 8, 1 << 16, 4, 1.2, 1, 1},
+                                 {4, 26, 1, 1 << 14, 4, 1, 2, 4},    {4, 12, 4, 1 << 16, 8, 1.2, 1, 1},
+                                 {2, 6, 1, 1 << 13, 8, 1, 1, 1},     {1, 1, 1, 1 << 16, 4, 1, 1, 1}};
 
 void random_plans() {
   Random random(31);
