@@ -7,6 +7,7 @@
 
 #include "simd/insert.h"
 #include "simd/places.h"
+#include "simd/scattered.h"
 #include "simd/sum_of_each.h"
 
 namespace mpl_sparse {
@@ -76,18 +77,16 @@ struct Vec<float> {
     const __m512i pick = _mm512_setr_epi32(1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
     return _mm512_permutex2var_ps(load(p), pick, load(p + 16));
   }
-  static __m512i widen_partial(const uint16_t* index, int count) {
-    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), index));
-  }
-  static __m512i widen_partial(const int32_t* index, int count) { return _mm512_maskz_loadu_epi32(first(count), index); }
-  template <class Index>
-  static reg gather_partial(const float* base, const Index* index, int count) {
-    return _mm512_mask_i32gather_ps(zero(), first(count), widen_partial(index, count), base, 4);
-  }
   // Densities from which rows are read by bits: measured on one core of a Zen 4.
   static constexpr double dot_bits_from = 0.28, add_bits_from = 0.17, sample_bits_from = 0.31;
+  // Rows of fewer nonzeros, in the mean, are multiplied together.
+  static constexpr int short_rows = 16 * lanes;
   static reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
   static reg load_first(const float* p, int count) { return load_partial(p, count); }
+  template <class Index>
+  static void add_four(float* sums, const Index* index, float factor, const float* p) {
+    inserted_add_four(sums, index, factor, p);
+  }
   static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
 
   struct places {
@@ -157,17 +156,14 @@ struct Vec<double> {
   static reg load_odd(const double* p) {
     return _mm512_permutex2var_pd(load(p), _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), load(p + 8));
   }
-  static __m256i widen_partial(const uint16_t* index, int count) {
-    return _mm256_cvtepu16_epi32(_mm_maskz_loadu_epi16(first(count), index));
-  }
-  static __m256i widen_partial(const int32_t* index, int count) { return _mm256_maskz_loadu_epi32(first(count), index); }
-  template <class Index>
-  static reg gather_partial(const double* base, const Index* index, int count) {
-    return _mm512_mask_i32gather_pd(zero(), first(count), widen_partial(index, count), base, 8);
-  }
   static constexpr double dot_bits_from = 0.38, add_bits_from = 0.24, sample_bits_from = 0.42;
+  static constexpr int short_rows = 16 * lanes;
   static reg mul(reg a, reg b) { return _mm512_mul_pd(a, b); }
   static reg load_first(const double* p, int count) { return load_partial(p, count); }
+  template <class Index>
+  static void add_four(double* sums, const Index* index, double factor, const double* p) {
+    scattered_add_four(sums, index, factor, p);
+  }
   static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
 
   struct places {
