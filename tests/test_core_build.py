@@ -16,6 +16,7 @@ def run(*command):
     return result.stdout
 
 
+@pytest.mark.timeout(1800)  # a compiler and all the core's tests
 def test_the_core_builds_alone_and_passes_its_tests(tmp_path):
     for tool, names in {"CMake": ["cmake"], "CTest": ["ctest"], "a C++ compiler": ["c++", "g++", "clang++"]}.items():
         if not any(map(shutil.which, names)):
