@@ -17,6 +17,7 @@
 #include "mpl_sparse/conv2d.h"
 #include "mpl_sparse/matmul.h"
 #include "mpl_sparse/pattern.h"
+#include "mpl_sparse/tuning.h"
 
 namespace {
 
@@ -154,6 +155,7 @@ int run_named(int count, char** words) {
   const std::string dtype = count == 6 ? words[5] : "float";
   if (sparsity < 0 || sparsity > 1 || calls < 0 || (dtype != "float" && dtype != "double")) return usage();
   mpl_sparse::set_backend(words[2]);
+  mpl_sparse::set_tuning(false);  // every call takes the model's own choice of tiles
   for (const Case& c : kCases) {
     if (std::strcmp(c.name, words[1]) != 0) continue;
     if (dtype == "float") {
