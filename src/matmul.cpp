@@ -51,12 +51,14 @@ bool by_bits(const Pattern& pattern, double least_density) {
 
 bool narrow(const Pattern& pattern) { return pattern.cols() <= kNarrowColumns; }
 
+int64_t mean_nonzeros(const Pattern& pattern) { return pattern.nnz() / std::max<int64_t>(1, pattern.rows()); }
+
 RowsJob<uint16_t> narrow_rows(const Pattern& pattern, int64_t begin, int64_t end) {
-  return {pattern.row_ptr(), pattern.plans().narrow_columns(pattern).data(), begin, end};
+  return {pattern.row_ptr(), pattern.plans().narrow_columns(pattern).data(), begin, end, mean_nonzeros(pattern)};
 }
 
 RowsJob<int32_t> wide_rows(const Pattern& pattern, int64_t begin, int64_t end) {
-  return {pattern.row_ptr(), pattern.col_idx(), begin, end};
+  return {pattern.row_ptr(), pattern.col_idx(), begin, end, mean_nonzeros(pattern)};
 }
 
 BitRowsJob bit_rows(const Pattern& pattern, int64_t begin, int64_t end) {

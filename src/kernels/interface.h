@@ -107,6 +107,7 @@ struct RowsJob {
   const int32_t* row_ptr;
   const Index* col_idx;
   int64_t row_begin, row_end;
+  int64_t mean_nonzeros;  // of a row of the whole matrix
 };
 
 // The same, with one bit a column: bit c % 8 of a row's byte c / 8, bytes up to a multiple of 64 columns, and zero beyond `cols`.

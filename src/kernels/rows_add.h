@@ -7,19 +7,15 @@
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
 
-// One element at a time: there is no fast scatter. The columns of a row differ, so four may be read before any is written.
-template <class Scalar, class Index>
-void rows_add(const RowsJob<Index>& job, const Scalar* values, const Scalar* g, int64_t g_stride, Scalar* sums) {
-  const Scalar* p = values;
+template <class V, class Index>
+void rows_add(const RowsJob<Index>& job, const typename V::scalar* values, const typename V::scalar* g, int64_t g_stride,
+              typename V::scalar* sums) {
+  const typename V::scalar* p = values;
   for (int64_t row = job.row_begin; row < job.row_end; ++row) {
-    const Scalar factor = g[row * g_stride];
+    const typename V::scalar factor = g[row * g_stride];
     const Index* at = job.col_idx + job.row_ptr[row];
     int64_t rest = job.row_ptr[row + 1] - job.row_ptr[row];
-    for (; rest >= 4; rest -= 4, at += 4, p += 4) {
-      Scalar* const to[4] = {sums + at[0], sums + at[1], sums + at[2], sums + at[3]};
-      const Scalar sum[4] = {*to[0] + factor * p[0], *to[1] + factor * p[1], *to[2] + factor * p[2], *to[3] + factor * p[3]};
-      for (int i = 0; i < 4; ++i) *to[i] = sum[i];
-    }
+    for (; rest >= 4; rest -= 4, at += 4, p += 4) V::add_four(sums, at, factor, p);
     for (; rest > 0; --rest) sums[*at++] += factor * *p++;
   }
 }

@@ -7,6 +7,7 @@
 
 #include "simd/insert.h"
 #include "simd/places.h"
+#include "simd/scattered.h"
 #include "simd/sum_of_each.h"
 
 namespace mpl_sparse {
@@ -67,18 +68,16 @@ struct Vec<float> {
     const __m512i pick = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     return _mm512_permutex2var_ps(low, pick, high);
   }
-  static __m512i widen_partial(const uint16_t* index, int count) {
-    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(first(count), index));
-  }
-  static __m512i widen_partial(const int32_t* index, int count) { return _mm512_maskz_loadu_epi32(first(count), index); }
-  template <class Index>
-  static reg gather_partial(const float* base, const Index* index, int count) {
-    return _mm512_mask_i32gather_ps(zero(), first(count), widen_partial(index, count), base, 4);
-  }
   // Densities from which rows are read by bits: measured on one core of a Zen 4.
   static constexpr double dot_bits_from = 0.28, add_bits_from = 0.17, sample_bits_from = 0.31;
+  // Rows of fewer nonzeros, in the mean, are multiplied together.
+  static constexpr int short_rows = 16 * lanes;
   static reg mul(reg a, reg b) { return _mm512_mul_ps(a, b); }
   static reg load_first(const float* p, int count) { return load_partial(p, count); }
+  template <class Index>
+  static void add_four(float* sums, const Index* index, float factor, const float* p) {
+    inserted_add_four(sums, index, factor, p);
+  }
   static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
 
   struct places {
@@ -142,17 +141,14 @@ struct Vec<double> {
                 _mm512_maskz_loadu_pd(static_cast<__mmask8>(used >> 8), p + 8));
   }
   static reg even(reg low, reg high) { return _mm512_permutex2var_pd(low, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), high); }
-  static __m256i widen_partial(const uint16_t* index, int count) {
-    return _mm256_cvtepu16_epi32(_mm_maskz_loadu_epi16(first(count), index));
-  }
-  static __m256i widen_partial(const int32_t* index, int count) { return _mm256_maskz_loadu_epi32(first(count), index); }
-  template <class Index>
-  static reg gather_partial(const double* base, const Index* index, int count) {
-    return _mm512_mask_i32gather_pd(zero(), first(count), widen_partial(index, count), base, 8);
-  }
   static constexpr double dot_bits_from = 0.38, add_bits_from = 0.24, sample_bits_from = 0.42;
+  static constexpr int short_rows = 16 * lanes;
   static reg mul(reg a, reg b) { return _mm512_mul_pd(a, b); }
   static reg load_first(const double* p, int count) { return load_partial(p, count); }
+  template <class Index>
+  static void add_four(double* sums, const Index* index, double factor, const double* p) {
+    scattered_add_four(sums, index, factor, p);
+  }
   static int count(uint32_t bits) { return _mm_popcnt_u32(bits); }
 
   struct places {

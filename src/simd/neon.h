@@ -7,6 +7,7 @@
 
 #include "simd/partial.h"
 #include "simd/places.h"
+#include "simd/scattered.h"
 #ifndef __aarch64__
 #include "simd/portable.h"
 #endif
@@ -141,16 +142,18 @@ struct Vec<float> {
   // p[0], p[2], ...
   static reg load_even(const float* p) { return vld2q_f32(p).val[0]; }
   static reg load_even_partial(const float* p, int count) { return partial_load_even<Vec>(p, count); }
-  template <class Index>
-  static reg gather_partial(const float* base, const Index* index, int count) {
-    return partial_gather<Vec>(base, index, count);
-  }
   // Densities from which rows are read by bits: by instructions: a gather is four loads of lanes.
   static constexpr double dot_bits_from = 0.95, add_bits_from = 0.7, sample_bits_from = 0.95;
+  // Rows of fewer nonzeros, in the mean, are multiplied together.
+  static constexpr int short_rows = 16 * lanes;
   static reg mul(reg a, reg b) { return vmulq_f32(a, b); }
   static reg load_first(const float* p, int count) {
     static constexpr uint32_t kept[8] = {~0u, ~0u, ~0u, ~0u};
     return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(load(p)), vld1q_u32(kept + lanes - count)));
+  }
+  template <class Index>
+  static void add_four(float* sums, const Index* index, float factor, const float* p) {
+    scattered_add_four(sums, index, factor, p);
   }
   static int count(uint32_t bits) { return count_of_four(bits); }
 
@@ -207,15 +210,16 @@ struct Vec<double> {
   static void store_partial(double* p, reg r, int count) { partial_store<Vec>(p, r, count); }
   static reg load_even(const double* p) { return vld2q_f64(p).val[0]; }
   static reg load_even_partial(const double* p, int count) { return partial_load_even<Vec>(p, count); }
-  template <class Index>
-  static reg gather_partial(const double* base, const Index* index, int count) {
-    return partial_gather<Vec>(base, index, count);
-  }
   static constexpr double dot_bits_from = 2, add_bits_from = 2, sample_bits_from = 2;
+  static constexpr int short_rows = 16 * lanes;
   static reg mul(reg a, reg b) { return vmulq_f64(a, b); }
   static reg load_first(const double* p, int count) {
     static constexpr uint64_t kept[4] = {~uint64_t{0}, ~uint64_t{0}};
     return vreinterpretq_f64_u64(vandq_u64(vreinterpretq_u64_f64(load(p)), vld1q_u64(kept + lanes - count)));
+  }
+  template <class Index>
+  static void add_four(double* sums, const Index* index, double factor, const double* p) {
+    scattered_add_four(sums, index, factor, p);
   }
   static int count(uint32_t bits) { return count_of_four(bits); }
 

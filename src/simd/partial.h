@@ -25,12 +25,5 @@ inline void partial_store(typename V::scalar* p, typename V::reg r, int count) {
   for (int i = 0; i < count; ++i) p[i] = lanes[i];
 }
 
-template <class V, class Index>
-inline typename V::reg partial_gather(const typename V::scalar* base, const Index* index, int count) {
-  alignas(64) typename V::scalar lanes[V::lanes] = {};
-  for (int i = 0; i < count; ++i) lanes[i] = base[index[i]];
-  return V::load(lanes);
-}
-
 }  // namespace MPL_SPARSE_TARGET
 }  // namespace mpl_sparse

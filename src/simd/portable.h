@@ -5,6 +5,7 @@
 
 #include "simd/partial.h"
 #include "simd/places.h"
+#include "simd/scattered.h"
 
 namespace mpl_sparse {
 namespace MPL_SPARSE_TARGET {
@@ -53,14 +54,16 @@ struct PortableVec {
   static void store_partial(Scalar* p, reg r, int count) { partial_store<PortableVec>(p, r, count); }
   static reg load_even(const Scalar* p) { return partial_load_even<PortableVec>(p, lanes); }
   static reg load_even_partial(const Scalar* p, int count) { return partial_load_even<PortableVec>(p, count); }
-  template <class Index>
-  static reg gather_partial(const Scalar* base, const Index* index, int count) {
-    return partial_gather<PortableVec>(base, index, count);
-  }
   // Densities from which rows are read by bits: never: there is nothing to move lanes with.
   static constexpr double dot_bits_from = 2, add_bits_from = 2, sample_bits_from = 2;
+  // Rows of fewer nonzeros, in the mean, are multiplied together.
+  static constexpr int short_rows = 16 * lanes;
   static reg mul(reg a, reg b) { return a * b; }
   static reg load_first(const Scalar* p, int count) { return load_partial(p, count); }
+  template <class Index>
+  static void add_four(Scalar* sums, const Index* index, Scalar factor, const Scalar* p) {
+    scattered_add_four(sums, index, factor, p);
+  }
   static int count(uint32_t bits) { return count_of_four(bits); }
 
   using places = uint32_t;

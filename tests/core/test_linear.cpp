@@ -95,6 +95,9 @@ void shapes() {
     row_ptr.push_back(static_cast<int32_t>(col_idx.size()));
   }
   for (int64_t batch : {1, 3}) Linear<Scalar>(batch, make_pattern(80, row_ptr, col_idx), Layout::contiguous, random).check(1);
+  // The same among so many empty rows that rows are short in the mean.
+  row_ptr.resize(1400, row_ptr.back());
+  Linear<Scalar>(1, make_pattern(80, row_ptr, col_idx), Layout::contiguous, random).check(1);
 }
 
 // Columns are 16-bit up to 65536 of them, 32-bit beyond; rows likewise in the gradient to the input.
@@ -164,8 +167,8 @@ void not_finite() {
   CHECK(!std::isnan(linear.output.at({0, 1})));  // the pruned ones
 }
 
-// Each form of the columns, whatever the density: the operations choose one, and some backends never choose bits. Arrays are as
-// long as the kernels' contract says, and no longer.
+// Each form of the columns, whatever the density, and each way to sum rows, whatever their length: the operations choose one, and
+// some backends never choose bits. Arrays are as long as the kernels' contract says, and no longer.
 template <class Scalar>
 void every_form_of_columns() {
   Random random(26);
@@ -183,6 +186,9 @@ void every_form_of_columns() {
       Array<Scalar, 1> g({rows}, Layout::contiguous, random);
       for (auto* array : {&values, &x, &g}) array->fill(random);
       if (chance(random, 0.3)) x.memory[pick(random, 0, cols - 1)] = std::numeric_limits<Scalar>::quiet_NaN();
+      if (chance(random, 0.3)) x.memory[pick(random, 0, cols - 1)] = std::numeric_limits<Scalar>::infinity();
+      if (nnz && chance(random, 0.3)) values.memory[pick(random, 0, nnz - 1)] = std::numeric_limits<Scalar>::infinity();
+      if (nnz && chance(random, 0.3)) values.memory[pick(random, 0, nnz - 1)] = std::numeric_limits<Scalar>::quiet_NaN();
       if (chance(random, 0.3)) g.memory[pick(random, 0, rows - 1)] = std::numeric_limits<Scalar>::infinity();
       const std::vector<uint16_t>& narrow = pattern->plans().narrow_columns(*pattern);
       const PatternBits& bits = pattern->plans().column_bits(*pattern);
@@ -199,21 +205,22 @@ void every_form_of_columns() {
           sampled[k - first].add(g.memory[row], x.memory[col_idx[k]]);
         }
       }
-      const RowsJob<uint16_t> u16{row_ptr, narrow.data(), begin, end};
-      const RowsJob<int32_t> i32{row_ptr, col_idx, begin, end};
       const BitRowsJob by_bits{row_ptr, bits.bits.data(), bits.row_bytes, cols, begin, end};
-      for (int form = 0; form < 3; ++form) {
+      for (int form = 0; form < 5; ++form) {
+        const int64_t mean_nonzeros = form < 2 ? 0 : cols;
+        const RowsJob<uint16_t> u16{row_ptr, narrow.data(), begin, end, mean_nonzeros};
+        const RowsJob<int32_t> i32{row_ptr, col_idx, begin, end, mean_nonzeros};
         Array<Scalar, 1> out({rows}, Layout::contiguous, random), sums({cols}, Layout::contiguous, random);
         Array<Scalar, 1> grad({count}, Layout::contiguous, random);
         out.memory.assign(rows, 0);
         sums.memory.assign(width, 0);
         grad.memory.assign(count + lanes, 0);
         const RowResults<Scalar> to{nullptr, 1, out.memory.data(), 1, Activation::none};
-        if (form == 0) {
+        if (form == 0 || form == 2) {
           kernel.rows_dot_u16(u16, own.data(), x.memory.data(), to);
           kernel.rows_add_u16(u16, own.data(), g.memory.data(), 1, sums.memory.data());
           kernel.rows_sample_u16(u16, g.memory.data(), 1, x.memory.data(), grad.memory.data());
-        } else if (form == 1) {
+        } else if (form == 1 || form == 3) {
           kernel.rows_dot_i32(i32, own.data(), x.memory.data(), to);
           kernel.rows_add_i32(i32, own.data(), g.memory.data(), 1, sums.memory.data());
           kernel.rows_sample_i32(i32, g.memory.data(), 1, x.memory.data(), grad.memory.data());
