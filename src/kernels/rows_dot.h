@@ -15,6 +15,9 @@ inline void put(const RowResults<Scalar>& to, int64_t row, Scalar sum) {
   to.out[row * to.out_stride] = activate(to.activation, to.bias ? to.bias[row * to.bias_stride] + sum : sum);
 }
 
+// How far ahead to ask for values and columns: beyond the caches the hardware alone reads them at half the speed.
+constexpr int64_t kValuesAhead = 512, kColumnsAhead = 1024;
+
 // The last vector begins where it ends with the row, and adds only what the others left: a loop over the rest would end where
 // no branch predictor foresees it.
 template <class V, class Index>
@@ -30,6 +33,8 @@ inline typename V::scalar row_dot(const Index* col_idx, int64_t count, const typ
   reg acc0 = V::zero(), acc1 = V::zero();
   int64_t k = 0;
   for (; k + 2 * lanes <= count; k += 2 * lanes) {
+    __builtin_prefetch(values + k + kValuesAhead);
+    __builtin_prefetch(col_idx + k + kColumnsAhead);
     acc0 = V::fma(V::load(values + k), V::gather(x, col_idx + k), acc0);
     acc1 = V::fma(V::load(values + k + lanes), V::gather(x, col_idx + k + lanes), acc1);
   }
