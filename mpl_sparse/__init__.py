@@ -56,16 +56,7 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'mpl_sparse' has no attribute {name!r}")
-    try:
-        module = importlib.import_module(f".{home}", __name__)
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ImportError(
-            f"mpl_sparse.{name} needs PyTorch: install torch (there is none for 32-bit ARM, where mpl_sparse.Pattern "
-            "and mpl_sparse.functional work on numpy arrays)",
-            name="torch",
-        ) from error
+    module = importlib.import_module(f".{home}", __name__)
     value = module if name == home else getattr(module, name)
     globals()[name] = value  # the next look-up does not come here
     return value

@@ -1,5 +1,5 @@
 # distutils: language = c++
-# cython: language_level=3, binding=False
+# cython: language_level=3, binding=False, freethreading_compatible=True
 """The C++ core: each function unwraps DLPack, calls the header's function with the GIL released, and wraps."""
 
 from cpython.pycapsule cimport PyCapsule_CheckExact, PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
-from torch import nn
-
 from .nn import Prunable, prunable_layers
+from .requires_torch import torch
 
 __all__ = ["Summary", "summary"]
 
@@ -41,7 +40,7 @@ class Summary:
     __repr__ = __str__
 
 
-def summary(model: nn.Module) -> Summary:
+def summary(model: torch.nn.Module) -> Summary:
     """What is left in each prunable layer of any model, and the bytes of its weight stored dense and sparse.
 
     Sparse bytes are those of values, columns and row pointers. Biases are not counted.

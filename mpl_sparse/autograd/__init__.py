@@ -1,5 +1,6 @@
 """The two operations for torch: autograd Functions, torch.library ops, and the functions that choose between them."""
 
+from .. import requires_torch  # noqa: F401
 from .functions import AddmmFunction, SparseConv2dFunction
 from .library import remember_pattern
 from .operations import conv2d, linear, traced_conv2d, traced_linear

@@ -1,5 +1,6 @@
 """Prunable layers, masked and sparse, and the conversion of whole models between the two."""
 
+from .. import requires_torch  # noqa: F401
 from .conv2d import DenseConv2d, SparseConv2d
 from .convert import prunable, prunable_layers, to_dense, to_sparse
 from .fusion import Folded, fuse

@@ -1,5 +1,6 @@
 """Pruning of whole models: `scores` say which weights are worth least, `model` takes them from each layer."""
 
+from .. import requires_torch  # noqa: F401
 from .model import (
     PerLayer,
     prune_by_pct,
