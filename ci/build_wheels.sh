@@ -38,7 +38,13 @@ zig_commands() {  # folder, target, CPU: the compiler's commands for one target
   mkdir -p "$1"
   local name
   for name in cc c++; do
-    printf '#!/bin/sh\nexec "%s" %s -target %s -mcpu=%s "$@"\n' "$zig" $name "$2" "$3" >"$1/$name"
+    # zig does not read -mfpu, by which the build asks for NEON in the one file that may use it on armv7.
+    cat >"$1/$name" <<EOF
+#!/bin/sh
+cpu=$3
+case " \$* " in *" -mfpu=neon-vfpv4 "*) cpu=generic+v7a+vfp4+neon ;; esac
+exec "$zig" $name -target $2 -mcpu=\$cpu "\$@"
+EOF
   done
   for name in ar ranlib; do
     printf '#!/bin/sh\nexec "%s" %s "$@"\n' "$zig" $name >"$1/$name"
@@ -46,44 +52,44 @@ zig_commands() {  # folder, target, CPU: the compiler's commands for one target
   chmod +x "$1"/*
 }
 
-cross_wheel() {  # architecture, zig's target, zig's CPU, bytes of a pointer
+wheel() {  # name of the build, interpreter, processor, zig's target, zig's CPU, bytes of a pointer
   local log=$work/$1.log
-  zig_commands "$work/zig-$1" "$2" "$3"
-  python "$ci/zig/headers.py" "$work/headers-$1" "$4"
-  MPL_SPARSE_ZIG_COMMANDS=$work/zig-$1 MPL_SPARSE_ZIG_PROCESSOR=$1 _PYTHON_HOST_PLATFORM=linux-$1 \
-    python -m build --wheel --no-isolation --outdir "$work/built-$1" "$sources" \
-    -C cmake.toolchain-file="$ci/zig/toolchain.cmake" -C cmake.define.Python_INCLUDE_DIR="$work/headers-$1" \
-    -C build-dir="$work/build-$1" >"$log" 2>&1 || { cat "$log"; return 1; }
-  if [ "$1" = armv6l ]; then
-    mv "$work/built-$1"/*.whl "$outdir"
-  else
-    auditwheel repair --wheel-dir "$outdir" "$work/built-$1"/*.whl >"$log" 2>&1 || { cat "$log"; return 1; }
-  fi
+  zig_commands "$work/zig-$1" "$4" "$5"
+  "$2" "$ci/zig/headers.py" "$work/headers-$1" "$6"
+  {
+    MPL_SPARSE_ZIG_COMMANDS=$work/zig-$1 MPL_SPARSE_ZIG_PROCESSOR=$3 _PYTHON_HOST_PLATFORM=linux-$3 \
+      "$2" -m build --wheel --no-isolation --outdir "$work/built-$1" "$sources" \
+      -C cmake.toolchain-file="$ci/zig/toolchain.cmake" -C cmake.define.Python_INCLUDE_DIR="$work/headers-$1" \
+      -C build-dir="$work/build-$1" \
+    && if [ "$3" = armv6l ]; then
+      mv "$work/built-$1"/*.whl "$outdir"
+    else
+      auditwheel repair --wheel-dir "$outdir" "$work/built-$1"/*.whl
+    fi
+  } >"$log" 2>&1 || { cat "$log"; return 1; }
 }
 
-free_threaded_wheel() {
+free_threaded() {  # prints an interpreter, free-threaded and with the build requirements
   local python=${MPL_SPARSE_PYTHON314T:-python3.14t}
   if ! command -v "$python" >/dev/null; then
     echo "cp314t needs $python, which is not here" >&2
     return 1
   fi
-  "$python" -m venv "$work/python314t"
-  "$work/python314t/bin/pip" install --quiet --disable-pip-version-check -r <(grep -E '^(build|cython|scikit-build-core)=' "$ci/wheel-tools.txt")
-  zig_commands "$work/zig-cp314t" x86_64-linux-gnu.2.17 x86_64
-  MPL_SPARSE_ZIG_COMMANDS=$work/zig-cp314t MPL_SPARSE_ZIG_PROCESSOR=x86_64 \
-    "$work/python314t/bin/python" -m build --wheel --no-isolation --outdir "$work/built-cp314t" "$sources" \
-    -C cmake.toolchain-file="$ci/zig/toolchain.cmake" -C build-dir="$work/build-cp314t" >"$work/cp314t.log" 2>&1 || { cat "$work/cp314t.log"; return 1; }
-  auditwheel repair --wheel-dir "$outdir" "$work"/built-cp314t/*.whl >"$work/cp314t.log" 2>&1 || { cat "$work/cp314t.log"; return 1; }
+  grep -E '^(build|cython|scikit-build-core)=' "$ci/wheel-tools.txt" >"$work/free-threaded.txt"
+  echo "$(cached_venv "$work/free-threaded.txt" free-threaded "$python")/bin/python"
 }
 
 for architecture in "$@"; do
   echo "building for $architecture"
   case $architecture in
-    x86_64) cross_wheel x86_64 x86_64-linux-gnu.2.17 x86_64 8 ;;
-    aarch64) cross_wheel aarch64 aarch64-linux-gnu.2.17 generic 8 ;;
-    armv7l) cross_wheel armv7l arm-linux-gnueabihf.2.17 generic+v7a+vfp4+neon 4 ;;
-    armv6l) cross_wheel armv6l arm-linux-gnueabihf.2.17 arm1176jzf_s 4 ;;
-    cp314t) free_threaded_wheel ;;
+    x86_64) wheel x86_64 python x86_64 x86_64-linux-gnu.2.17 x86_64 8 ;;
+    aarch64) wheel aarch64 python aarch64 aarch64-linux-gnu.2.17 generic 8 ;;
+    armv7l) wheel armv7l python armv7l arm-linux-gnueabihf.2.17 generic+v7a+vfp3d16-neon 4 ;;
+    armv6l) wheel armv6l python armv6l arm-linux-gnueabihf.2.17 arm1176jzf_s 4 ;;
+    cp314t)
+      python314t=$(free_threaded)
+      wheel cp314t "$python314t" x86_64 x86_64-linux-gnu.2.17 x86_64 8
+      ;;
     *) echo "unknown architecture: $architecture" >&2; exit 2 ;;
   esac
 done
