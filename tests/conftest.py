@@ -14,6 +14,10 @@ sys.path.append(str(pathlib.Path(__file__).parent))
 settings.register_profile(
     "mpl_sparse", max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+# --hypothesis-profile=emulated: where a processor is emulated, some twenty times as slow
+settings.register_profile(
+    "emulated", settings.get_profile("mpl_sparse"), max_examples=8, suppress_health_check=list(HealthCheck)
+)
 settings.load_profile("mpl_sparse")
 
 

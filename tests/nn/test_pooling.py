@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch import nn
 
-import mpl_sparse
-from mpl_sparse.nn.pooling import SeparableMaxPool2d
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+import mpl_sparse  # noqa: E402
+from mpl_sparse.nn.pooling import SeparableMaxPool2d  # noqa: E402
 
 
 def pair(least: int, most: int) -> st.SearchStrategy:

@@ -1,6 +1,6 @@
 """The smoke test of an installed wheel: the standard library alone, no numpy, no torch, no pytest.
 
-    python tests/wheel/smoke.py [--backend neon]
+    python tests/wheel/smoke.py [--backend neon [--only]]
 
 Every function of the core, float32 and float64, on every backend of this machine, against sums written out in Python;
 small whole numbers, so that every sum is exact. With --backend, that one must be there and be the one that was chosen.
@@ -218,6 +218,7 @@ def what_needs_torch_says_so():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--backend", help="this one must have been chosen")
+    parser.add_argument("--only", action="store_true", help="and there must be no other")
     options = parser.parse_args()
     chosen = _core.backend()
     print(run(["-m", "mpl_sparse"]).stdout, end="")
@@ -225,6 +226,7 @@ def main():
     assert mpl_sparse.backend() == chosen and mpl_sparse.backends()[-1] == "scalar"
     if options.backend:
         assert chosen == options.backend, f"{chosen} was chosen, not {options.backend}, among {_core.backends()}"
+        assert not options.only or _core.backends() == (chosen,), _core.backends()
     for name in _core.backends():
         mpl_sparse.set_backend(name)
         everything()

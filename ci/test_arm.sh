@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Runs the ARM wheels of a folder, as ci/build_wheels.sh makes them, on emulated processors.
+#   ci/test_arm.sh OUTDIR [--quick]
+# The smoke test on Python 3.9, 3.11 and 3.13 for each processor; the tests that need numpy alone, with fewer examples; on aarch64 also the README's
+# examples and training steps beside dense ones, with the torch that a Raspberry Pi 3 or 4 takes. NEON must be there and be chosen; where a
+# processor lacks it, or MPL_SPARSE_BACKEND says so, the scalar backend. If OUTDIR has an armv6l wheel, that one too, and the core's own tests on
+# an ARM1176. --quick: one processor and one Python for each architecture. Nothing here is a measure of speed.
+set -euo pipefail
+if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${2:---quick}" != --quick ]; then
+  sed -n '2,8s/^# *//p' "$0" >&2
+  exit 2
+fi
+outdir=$(cd "$1" && pwd)
+quick=${2:-}
+
+ci=$(cd "$(dirname "$0")" && pwd)
+. "$ci/cache.sh"
+. "$ci/roots.sh"
+tools=$(cached_venv "$ci/wheel-tools.txt" wheel-tools)
+work=$(mktemp -d)
+mkdir "$work/logs" "$work/failed"
+trap 'rm -rf "$work"' EXIT
+prepare_emulation
+
+the_one() {  # pattern: the only file of OUTDIR that matches
+  local files=("$outdir"/$1)
+  if [ ${#files[@]} -ne 1 ] || [ ! -e "${files[0]}" ]; then
+    echo "expected one $1 in $outdir, got: ${files[*]}" >&2
+    return 1
+  fi
+  echo "${files[0]}"
+}
+
+install() {  # machine, folder below the machine's, requirements...: with this machine's pip, for CPython 3.11
+  local machine=$1 target=$work/$1/$2 platforms=() platform
+  shift 2
+  for platform in linux manylinux_2_17 manylinux_2_28; do platforms+=(--platform "${platform}_$machine"); done
+  "$tools/bin/pip" install --quiet --disable-pip-version-check --target "$target" "${platforms[@]}" --only-binary :all: \
+    --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none "$@"
+}
+
+failed=0
+job() {  # name, root, machine, CPU, command...: in the background, as many at once as there are cores
+  local name=$1 root=$2 folder=$work/$3 cpu=$4
+  shift 4
+  while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
+  (
+    log=$work/logs/${name// /_}
+    if in_root "$root" "$folder" "$cpu" "$@" >"$log" 2>&1; then
+      echo "$name: $(tail -n 1 "$log")"
+    else
+      { echo "FAILED: $name"; tail -n 100 "$log"; } 2>&1
+      touch "$work/failed/${name// /_}"
+    fi
+  ) &
+}
+
+python=(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/wheel)
+smoke=(/usr/bin/python3 /mnt/source/tests/wheel/smoke.py)
+with_tests=(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/wheel:/mnt/tests)
+with_torch=(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/torch:/mnt/wheel:/mnt/tests)
+pytest=(/usr/bin/python3 -m pytest -c /mnt/source/pyproject.toml --rootdir /mnt/source -p no:cacheprovider -q --hypothesis-profile emulated)
+
+sdist=$(the_one 'mpl_sparse-*.tar.gz')
+for machine in aarch64 armv7l; do
+  mkdir -p "$work/$machine/source"
+  tar -xzf "$sdist" -C "$work/$machine/source" --strip-components 1
+  install "$machine" wheel --no-deps --no-index "$(the_one "mpl_sparse-*-abi3-*manylinux*_$machine.whl")"
+  install "$machine" tests pytest pytest-timeout hypothesis
+done
+# The torch that runs on a Raspberry Pi 3 and 4, and what it imports.
+install aarch64 torch --no-deps torch==2.9.1 'numpy<2.3' filelock fsspec jinja2 markupsafe mpmath networkx sympy typing-extensions
+
+bookworm_arm64=$(debian_root bookworm arm64 python3,python3-numpy,libstdc++6,ca-certificates)
+bookworm_armhf=$(debian_root bookworm armhf python3,python3-numpy,ca-certificates)
+
+numpy_tests() {  # root, machine, CPU
+  job "numpy tests, $2, $3" "$1" "$2" "$3" "${with_tests[@]}" "${pytest[@]}" /mnt/source/tests \
+    --ignore /mnt/source/tests/bench --ignore-glob '*/test_bench*' --ignore /mnt/source/tests/test_core_build.py
+}
+torch_tests() {  # CPU
+  job "training steps, $1" "$bookworm_arm64" aarch64 "$1" "${with_torch[@]}" /usr/bin/python3 /mnt/source/tests/wheel/training_step.py
+  job "README's examples, $1" "$bookworm_arm64" aarch64 "$1" "${with_torch[@]}" "${pytest[@]}" /mnt/source/tests/test_readme.py
+}
+smoke_tests() {  # suite, root, machine, CPU
+  job "smoke test, $1, $3, $4" "$2" "$3" "$4" "${python[@]}" "${smoke[@]}" --backend neon
+}
+
+numpy_tests "$bookworm_arm64" aarch64 cortex-a72
+numpy_tests "$bookworm_armhf" armv7l cortex-a7
+torch_tests cortex-a72
+smoke_tests bookworm "$bookworm_arm64" aarch64 cortex-a72
+smoke_tests bookworm "$bookworm_armhf" armv7l cortex-a7
+job "smoke test, aarch64, scalar by the environment" "$bookworm_arm64" aarch64 cortex-a72 "${python[@]}" MPL_SPARSE_BACKEND=scalar "${smoke[@]}" --backend scalar
+# The A9 has NEON without fused multiply-add; the A15 can be had without NEON.
+job "smoke test, armv7l, cortex-a9 without fused multiply-add" "$bookworm_armhf" armv7l cortex-a9 "${python[@]}" "${smoke[@]}" --backend scalar --only
+if [ -z "$quick" ]; then
+  job "smoke test, armv7l without NEON" "$bookworm_armhf" armv7l cortex-a15,neon=off "${python[@]}" "${smoke[@]}" --backend scalar --only
+  job "smoke test, armv7l, scalar by the environment" "$bookworm_armhf" armv7l cortex-a7 "${python[@]}" MPL_SPARSE_BACKEND=scalar "${smoke[@]}" --backend scalar
+  for cpu in cortex-a53 cortex-a76; do
+    numpy_tests "$bookworm_arm64" aarch64 $cpu
+    torch_tests $cpu
+    smoke_tests bookworm "$bookworm_arm64" aarch64 $cpu
+  done
+  numpy_tests "$bookworm_armhf" armv7l cortex-a15
+  smoke_tests bookworm "$bookworm_armhf" armv7l cortex-a15
+  for suite in bullseye trixie; do
+    root=$(debian_root $suite arm64 python3,ca-certificates)
+    for cpu in cortex-a53 cortex-a72 cortex-a76; do smoke_tests $suite "$root" aarch64 $cpu; done
+    root=$(debian_root $suite armhf python3,ca-certificates)
+    for cpu in cortex-a7 cortex-a15; do smoke_tests $suite "$root" armv7l $cpu; done
+  done
+fi
+
+while [ -n "$(jobs -rp)" ]; do wait -n || true; done
+if [ -n "$(ls "$work/failed")" ]; then
+  echo "failed: $(ls "$work/failed" | tr '\n' ' ')"
+  exit 1
+fi
+echo "all ARM tests passed"
