@@ -29,10 +29,9 @@ trap 'rm -rf "$work"' EXIT
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$repository" log -1 --format=%ct 2>/dev/null || date +%s)}
 export SOURCE_DATE_EPOCH
 python -m build --sdist --no-isolation --outdir "$work/sdist" "$repository" >"$work/sdist.log" || { cat "$work/sdist.log"; exit 1; }
+tar -xzf "$work"/sdist/*.tar.gz -C "$work"
+sources=$work/$(basename "$work"/sdist/*.tar.gz .tar.gz)
 mv "$work"/sdist/*.tar.gz "$outdir"
-sdist=$(ls "$outdir"/mpl_sparse-*.tar.gz | tail -n 1)
-tar -xzf "$sdist" -C "$work"
-sources=$work/$(basename "$sdist" .tar.gz)
 
 zig_commands() {  # folder, target, CPU: the compiler's commands for one target
   mkdir -p "$1"

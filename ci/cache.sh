@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: what they make once and keep, in $MPL_SPARSE_CACHE (default: ~/.cache/mpl-sparse).
 cache=${MPL_SPARSE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mpl-sparse}
 mkdir -p "$cache"

@@ -1,6 +1,6 @@
 """Opens each wheel of a folder and checks what it holds; prints its size. Ends with 1 if anything is wrong.
 
-    python ci/check_wheels.py FOLDER      # needs pyelftools (of auditwheel) and abi3audit
+python ci/check_wheels.py FOLDER      # needs pyelftools (of auditwheel) and abi3audit
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import zipfile
 from pathlib import Path
 from typing import List
 
-from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
 MOST_BYTES = 1_500_000
 # The C library; its loader, ld-linux, is where thread-local variables are found on x86-64 and 32-bit ARM.
 LIBRARIES = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x86-64.so.2", "ld-linux-armhf.so.3"}
+EXPECTED = ("mpl_sparse/__init__.py", "mpl_sparse/py.typed", "mpl_sparse/_core.pyi", "mpl_sparse/demo/digits.npz")
 # the machine in the file name: what the ELF header calls it, and the backends that the extension must hold
 MACHINES = {
     "x86_64": ("EM_X86_64", {"avx512", "avx2", "scalar"}),
@@ -45,7 +45,9 @@ def faults(wheel: Path) -> List[str]:
         names = archive.namelist()
         extensions = [name for name in names if name.endswith(".so")]
         ending = ".abi3.so" if abi == "abi3" else ".so"
-        if [name.partition(".")[0] for name in extensions] != ["mpl_sparse/_core"] or not extensions[0].endswith(ending):
+        if [name.partition(".")[0] for name in extensions] != ["mpl_sparse/_core"] or not extensions[0].endswith(
+            ending
+        ):
             found.append(f"expected one extension, mpl_sparse/_core, got {extensions}")
         else:
             found += extension_faults(archive.read(extensions[0]), *MACHINES[machine])
@@ -54,11 +56,7 @@ def faults(wheel: Path) -> List[str]:
             for name in names
             if name.endswith((".pyx", ".pxd", ".cpp", ".h", ".a")) or name.split("/")[0] in {"tests", "src", "ci"}
         ]
-        found += [
-            f"{name} is missing"
-            for name in ("mpl_sparse/__init__.py", "mpl_sparse/py.typed", "mpl_sparse/_core.pyi", "mpl_sparse/demo/digits.npz")
-            if name not in names
-        ]
+        found += [f"{name} is missing" for name in EXPECTED if name not in names]
     if abi == "abi3":
         audit = subprocess.run(["abi3audit", "--strict", "--verbose", str(wheel)], capture_output=True, text=True)
         if audit.returncode:
@@ -71,7 +69,7 @@ def extension_faults(data: bytes, machine: str, backends: set) -> List[str]:
     elf = ELFFile(io.BytesIO(data))
     if elf["e_machine"] != machine:
         found.append(f"the extension is for {elf['e_machine']}, not {machine}")
-    dynamic = [tag for section in elf.iter_sections() if isinstance(section, DynamicSection) for tag in section.iter_tags()]
+    dynamic = list(elf.get_section_by_name(".dynamic").iter_tags())
     needed = {tag.needed for tag in dynamic if tag.entry.d_tag == "DT_NEEDED"}
     if needed - LIBRARIES:
         found.append(f"links {sorted(needed - LIBRARIES)}")

@@ -27,7 +27,7 @@ if ! docker info >/dev/null 2>&1; then
   mkdir -p "$cache/docker"
   $as_root dockerd --iptables=false --ip6tables=false --bridge=none --data-root "$cache/docker" >"$work/dockerd.log" 2>&1 &
   dockerd=$!
-  for _ in $(seq 30); do docker info >/dev/null 2>&1 && break || sleep 1; done
+  for _ in $(seq 30); do ! docker info >/dev/null 2>&1 || break; sleep 1; done
   docker info >/dev/null || { cat "$work/dockerd.log"; exit 1; }
 fi
 
@@ -71,7 +71,7 @@ for architecture in "$@"; do
     armv7l) CIBW_MANYLINUX_ARMV7L_IMAGE=$(image armv7l armhf linux/arm/v7) ;;
     *) echo "unknown architecture: $architecture" >&2; exit 2 ;;
   esac
-  export ${!CIBW_MANYLINUX_@}
+  export "${!CIBW_MANYLINUX_@}"
   "$tools/bin/cibuildwheel" --platform linux --archs "$architecture" --output-dir "$outdir" "$sdist"
 done
 ls -l "$outdir"

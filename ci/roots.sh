@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the other scripts, after cache.sh: Debian for ARM in folders, whose programs QEMU runs on this machine.
 # Needs Debian or a relative of it, and root or sudo. What is missing is installed.
 as_root=

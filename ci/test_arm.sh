@@ -23,8 +23,9 @@ trap 'rm -rf "$work"' EXIT
 prepare_emulation
 
 the_one() {  # pattern: the only file of OUTDIR that matches
-  local files=("$outdir"/$1)
-  if [ ${#files[@]} -ne 1 ] || [ ! -e "${files[0]}" ]; then
+  local files
+  mapfile -t files < <(compgen -G "$outdir/$1")
+  if [ ${#files[@]} -ne 1 ]; then
     echo "expected one $1 in $outdir, got: ${files[*]}" >&2
     return 1
   fi
@@ -39,7 +40,6 @@ install() {  # machine, folder below the machine's, requirements...: with this m
     --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none "$@"
 }
 
-failed=0
 job() {  # name, root, machine, CPU, command...: in the background, as many at once as there are cores
   local name=$1 root=$2 folder=$work/$3 cpu=$4
   shift 4

@@ -6,8 +6,8 @@ except ModuleNotFoundError as error:
     if error.name != "torch":
         raise
     raise ImportError(
-        "this part of mpl_sparse needs PyTorch: pip install torch (there is none for 32-bit ARM, where mpl_sparse.Pattern "
-        "and mpl_sparse.functional work on numpy arrays)",
+        "this part of mpl_sparse needs PyTorch: pip install torch (there is none for 32-bit ARM, where "
+        "mpl_sparse.Pattern and mpl_sparse.functional work on numpy arrays)",
         name="torch",
     ) from None
 

@@ -12,6 +12,7 @@ import argparse
 import array
 import ctypes
 import itertools
+import math
 import os
 import random
 import subprocess
@@ -21,10 +22,10 @@ from importlib import util
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
-from capsules import Managed, int64s, new_capsule  # noqa: E402
+from capsules import Managed, int64s, new_capsule
 
-import mpl_sparse  # noqa: E402
-from mpl_sparse import _core  # noqa: E402
+import mpl_sparse
+from mpl_sparse import _core
 
 KINDS = {"f": (2, 32), "d": (2, 64), "i": (0, 32)}  # array's type code: DLPack's code and bits
 
@@ -34,9 +35,7 @@ class Array:
 
     def __init__(self, kind, shape, numbers=None):
         self.shape = tuple(shape)
-        count = 1
-        for size in self.shape:
-            count *= size
+        count = math.prod(self.shape)
         self.numbers = array.array(kind, [99] * count if numbers is None else numbers)
         assert len(self.numbers) == count
         self.managed = Managed()
@@ -55,17 +54,16 @@ class Array:
         return self.numbers[index]
 
 
-def whole(kind, shape, chance=random.Random(0)):
+chance = random.Random(0)
+
+
+def whole(kind, shape):
     """An array of whole numbers from -4 to 4."""
-    count = 1
-    for size in shape:
-        count *= size
-    return Array(kind, shape, [chance.randint(-4, 4) for _ in range(count)])
+    return Array(kind, shape, [chance.randint(-4, 4) for _ in range(math.prod(shape))])
 
 
-def random_pattern(rows, cols, density, seed=1):
+def random_pattern(rows, cols, density):
     """A pattern, and its positions in order."""
-    chance = random.Random(seed)
     places = [(row, col) for row in range(rows) for col in range(cols) if chance.random() < density]
     row_ptr = [0]
     for row in range(rows):
@@ -109,10 +107,17 @@ def conv2d(kind, batch, groups, channels, outputs, size, kernel, stride, pad, di
     per_group, area = channels // groups, kernel * kernel
     pattern, places = random_pattern(outputs, per_group * area, density)
     geometry = _core.Conv2dGeometry(
-        batch=batch, in_channels=channels, in_height=size, in_width=size + 1, out_channels=outputs, kernel_height=kernel,
-        kernel_width=kernel, stride_height=stride, stride_width=stride, pad_top=pad, pad_bottom=pad, pad_left=pad,
-        pad_right=pad, dilation_height=dilation, dilation_width=dilation, groups=groups,
-    )  # fmt: skip
+        batch=batch,
+        in_channels=channels,
+        in_height=size,
+        in_width=size + 1,
+        out_channels=outputs,
+        groups=groups,
+        **dict.fromkeys(["kernel_height", "kernel_width"], kernel),
+        **dict.fromkeys(["stride_height", "stride_width"], stride),
+        **dict.fromkeys(["pad_top", "pad_bottom", "pad_left", "pad_right"], pad),
+        **dict.fromkeys(["dilation_height", "dilation_width"], dilation),
+    )
     values, bias = whole(kind, [len(places)]), whole(kind, [outputs])
     input = whole(kind, [batch, channels, size, size + 1])
     output = Array(kind, [batch, outputs, geometry.out_height, geometry.out_width])
@@ -190,10 +195,11 @@ def from_many_threads():
 
 
 def run(code_or_module, **environment):
-    command = [sys.executable, *code_or_module]
+    command, variables = [sys.executable, *code_or_module], {**os.environ, **environment}
+    where = os.path.abspath(os.sep)  # far from any sources
     return subprocess.run(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
-    )  # fmt: skip
+        command, cwd=where, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def the_environment_decides():
@@ -209,7 +215,11 @@ def what_needs_torch_says_so():
     """Where there is none: one sentence, from whichever import."""
     if util.find_spec("torch"):
         return
-    for statement in ("import mpl_sparse.nn", "from mpl_sparse.models import conv2", "import mpl_sparse as m; m.to_sparse"):
+    for statement in (
+        "import mpl_sparse.nn",
+        "from mpl_sparse.models import conv2",
+        "import mpl_sparse as m; m.to_sparse",
+    ):
         result = run(["-c", f"try:\n {statement}\nexcept ImportError as error: print(error)"])
         assert result.returncode == 0 and "pip install torch" in result.stdout, result.stdout
         assert result.stdout.count("\n") == 1, result.stdout
