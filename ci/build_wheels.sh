@@ -19,8 +19,7 @@ repository=$(dirname "$ci")
 . "$ci/cache.sh"
 tools=$(cached_venv "$ci/wheel-tools.txt" wheel-tools)
 PATH=$tools/bin:$PATH
-export ZIG_GLOBAL_CACHE_DIR=$cache/zig ZIG_LOCAL_CACHE_DIR=$cache/zig
-zig=$(python -c 'import pathlib, ziglang; print(pathlib.Path(ziglang.__file__).with_name("zig"))')
+. "$ci/zig/commands.sh"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -32,24 +31,6 @@ python -m build --sdist --no-isolation --outdir "$work/sdist" "$repository" >"$w
 tar -xzf "$work"/sdist/*.tar.gz -C "$work"
 sources=$work/$(basename "$work"/sdist/*.tar.gz .tar.gz)
 mv "$work"/sdist/*.tar.gz "$outdir"
-
-zig_commands() {  # folder, target, CPU: the compiler's commands for one target
-  mkdir -p "$1"
-  local name
-  for name in cc c++; do
-    # zig does not read -mfpu, by which the build asks for NEON in the one file that may use it on armv7.
-    cat >"$1/$name" <<EOF
-#!/bin/sh
-cpu=$3
-case " \$* " in *" -mfpu=neon-vfpv4 "*) cpu=generic+v7a+vfp4+neon ;; esac
-exec "$zig" $name -target $2 -mcpu=\$cpu "\$@"
-EOF
-  done
-  for name in ar ranlib; do
-    printf '#!/bin/sh\nexec "%s" %s "$@"\n' "$zig" $name >"$1/$name"
-  done
-  chmod +x "$1"/*
-}
 
 wheel() {  # name of the build, interpreter, processor, zig's target, zig's CPU, bytes of a pointer
   local log=$work/$1.log

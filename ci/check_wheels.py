@@ -25,6 +25,7 @@ MACHINES = {
     "armv7l": ("EM_ARM", {"neon", "scalar"}),
     "armv6l": ("EM_ARM", {"scalar"}),
 }
+ARM_PAGE_BYTES = 1 << 16  # of some kernels; the Raspberry Pi 5 has pages of 16 KiB
 ALL_BACKENDS = set().union(*(backends for _, backends in MACHINES.values()))
 
 
@@ -73,6 +74,9 @@ def extension_faults(data: bytes, machine: str, backends: set) -> List[str]:
     needed = {tag.needed for tag in dynamic if tag.entry.d_tag == "DT_NEEDED"}
     if needed - LIBRARIES:
         found.append(f"links {sorted(needed - LIBRARIES)}")
+    aligned = {segment["p_align"] for segment in elf.iter_segments() if segment["p_type"] == "PT_LOAD"}
+    if machine != "EM_X86_64" and min(aligned) < ARM_PAGE_BYTES:
+        found.append(f"is aligned to pages of {min(aligned)} bytes only")
     if any(tag.entry.d_tag in ("DT_RPATH", "DT_RUNPATH") for tag in dynamic):
         found.append("has a run path")
     if elf.get_section_by_name(".debug_info") or elf.get_section_by_name(".symtab"):

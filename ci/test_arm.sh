@@ -17,6 +17,8 @@ ci=$(cd "$(dirname "$0")" && pwd)
 . "$ci/cache.sh"
 . "$ci/roots.sh"
 tools=$(cached_venv "$ci/wheel-tools.txt" wheel-tools)
+PATH=$tools/bin:$PATH
+. "$ci/zig/commands.sh"
 work=$(mktemp -d)
 mkdir "$work/logs" "$work/failed"
 trap 'rm -rf "$work"' EXIT
@@ -36,7 +38,7 @@ install() {  # machine, folder below the machine's, requirements...: with this m
   local machine=$1 target=$work/$1/$2 platforms=() platform
   shift 2
   for platform in linux manylinux_2_17 manylinux_2_28; do platforms+=(--platform "${platform}_$machine"); done
-  "$tools/bin/pip" install --quiet --disable-pip-version-check --target "$target" "${platforms[@]}" --only-binary :all: \
+  pip install --quiet --disable-pip-version-check --target "$target" "${platforms[@]}" --only-binary :all: \
     --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none "$@"
 }
 
@@ -56,7 +58,7 @@ job() {  # name, root, machine, CPU, command...: in the background, as many at o
 }
 
 python=(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/wheel)
-smoke=(/usr/bin/python3 /mnt/source/tests/wheel/smoke.py)
+smoke=(/mnt/source/tests/wheel/smoke.py)
 with_tests=(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/wheel:/mnt/tests)
 with_torch=(PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=/mnt/torch:/mnt/wheel:/mnt/tests)
 pytest=(/usr/bin/python3 -m pytest -c /mnt/source/pyproject.toml --rootdir /mnt/source -p no:cacheprovider -q --hypothesis-profile emulated)
@@ -82,34 +84,57 @@ torch_tests() {  # CPU
   job "training steps, $1" "$bookworm_arm64" aarch64 "$1" "${with_torch[@]}" /usr/bin/python3 /mnt/source/tests/wheel/training_step.py
   job "README's examples, $1" "$bookworm_arm64" aarch64 "$1" "${with_torch[@]}" "${pytest[@]}" /mnt/source/tests/test_readme.py
 }
-smoke_tests() {  # suite, root, machine, CPU
-  job "smoke test, $1, $3, $4" "$2" "$3" "$4" "${python[@]}" "${smoke[@]}" --backend neon
+smoke_tests() {  # Python's version, root, machine, CPU
+  job "smoke test, Python $1, $3, $4" "$2" "$3" "$4" "${python[@]}" "/usr/bin/python$1" "${smoke[@]}" --backend neon
+}
+armv6_tests() {  # the wheel on a newer processor, as there is no Debian for this one; the core's own tests on the real thing
+  mkdir -p "$work/armv6l/source"
+  tar -xzf "$sdist" -C "$work/armv6l/source" --strip-components 1
+  install armv6l wheel --no-deps --no-index "$(the_one 'mpl_sparse-*-abi3-linux_armv6l.whl')"
+  job "smoke test, armv6l" "$bookworm_armhf" armv6l cortex-a7 "${python[@]}" /usr/bin/python3.11 "${smoke[@]}" --backend scalar --only
+  echo "building the core's tests for an ARM1176"
+  zig_commands "$work/zig-armv6l" arm-linux-musleabihf arm1176jzf_s
+  {
+    MPL_SPARSE_ZIG_COMMANDS=$work/zig-armv6l MPL_SPARSE_ZIG_PROCESSOR=armv6l cmake -G Ninja -S "$work/armv6l/source/src" -B "$work/core" \
+      -DMPL_SPARSE_TESTS=ON -DCMAKE_TOOLCHAIN_FILE="$ci/zig/toolchain.cmake" \
+      && cmake --build "$work/core" && QEMU_CPU=arm1176 ctest --test-dir "$work/core" --output-on-failure --no-tests=error -j "$(nproc)"
+  } >"$work/logs/armv6" 2>&1 || { cat "$work/logs/armv6"; touch "$work/failed/core_on_ARM1176"; }
+  echo "the core's tests on an ARM1176: $(grep 'tests passed' "$work/logs/armv6")"
+}
+root_with_python() {  # version, Debian's architecture
+  case $1 in
+    3.9) debian_root bullseye "$2" python3.9,ca-certificates ;;
+    3.11) debian_root bookworm "$2" python3.11,ca-certificates ;;
+    # Mirrors of trixie are at times out of step with their own index; forky has the same Python.
+    3.13) debian_root trixie "$2" python3.13,ca-certificates || debian_root forky "$2" python3.13,ca-certificates ;;
+  esac
 }
 
 numpy_tests "$bookworm_arm64" aarch64 cortex-a72
 numpy_tests "$bookworm_armhf" armv7l cortex-a7
 torch_tests cortex-a72
-smoke_tests bookworm "$bookworm_arm64" aarch64 cortex-a72
-smoke_tests bookworm "$bookworm_armhf" armv7l cortex-a7
-job "smoke test, aarch64, scalar by the environment" "$bookworm_arm64" aarch64 cortex-a72 "${python[@]}" MPL_SPARSE_BACKEND=scalar "${smoke[@]}" --backend scalar
+smoke_tests 3.11 "$bookworm_arm64" aarch64 cortex-a72
+smoke_tests 3.11 "$bookworm_armhf" armv7l cortex-a7
+job "smoke test, aarch64, scalar by the environment" "$bookworm_arm64" aarch64 cortex-a72 "${python[@]}" MPL_SPARSE_BACKEND=scalar /usr/bin/python3.11 "${smoke[@]}" --backend scalar
 # The A9 has NEON without fused multiply-add; the A15 can be had without NEON.
-job "smoke test, armv7l, cortex-a9 without fused multiply-add" "$bookworm_armhf" armv7l cortex-a9 "${python[@]}" "${smoke[@]}" --backend scalar --only
+job "smoke test, armv7l, cortex-a9 without fused multiply-add" "$bookworm_armhf" armv7l cortex-a9 "${python[@]}" /usr/bin/python3.11 "${smoke[@]}" --backend scalar --only
 if [ -z "$quick" ]; then
-  job "smoke test, armv7l without NEON" "$bookworm_armhf" armv7l cortex-a15,neon=off "${python[@]}" "${smoke[@]}" --backend scalar --only
-  job "smoke test, armv7l, scalar by the environment" "$bookworm_armhf" armv7l cortex-a7 "${python[@]}" MPL_SPARSE_BACKEND=scalar "${smoke[@]}" --backend scalar
+  job "smoke test, armv7l without NEON" "$bookworm_armhf" armv7l cortex-a15,neon=off "${python[@]}" /usr/bin/python3.11 "${smoke[@]}" --backend scalar --only
+  job "smoke test, armv7l, scalar by the environment" "$bookworm_armhf" armv7l cortex-a7 "${python[@]}" MPL_SPARSE_BACKEND=scalar /usr/bin/python3.11 "${smoke[@]}" --backend scalar
   for cpu in cortex-a53 cortex-a76; do
     numpy_tests "$bookworm_arm64" aarch64 $cpu
     torch_tests $cpu
-    smoke_tests bookworm "$bookworm_arm64" aarch64 $cpu
+    smoke_tests 3.11 "$bookworm_arm64" aarch64 $cpu
   done
   numpy_tests "$bookworm_armhf" armv7l cortex-a15
-  smoke_tests bookworm "$bookworm_armhf" armv7l cortex-a15
-  for suite in bullseye trixie; do
-    root=$(debian_root $suite arm64 python3,ca-certificates)
-    for cpu in cortex-a53 cortex-a72 cortex-a76; do smoke_tests $suite "$root" aarch64 $cpu; done
-    root=$(debian_root $suite armhf python3,ca-certificates)
-    for cpu in cortex-a7 cortex-a15; do smoke_tests $suite "$root" armv7l $cpu; done
+  smoke_tests 3.11 "$bookworm_armhf" armv7l cortex-a15
+  for version in 3.9 3.13; do
+    root=$(root_with_python $version arm64)
+    for cpu in cortex-a53 cortex-a72 cortex-a76; do smoke_tests $version "$root" aarch64 $cpu; done
+    root=$(root_with_python $version armhf)
+    for cpu in cortex-a7 cortex-a15; do smoke_tests $version "$root" armv7l $cpu; done
   done
+  if compgen -G "$outdir/mpl_sparse-*-linux_armv6l.whl" >/dev/null; then armv6_tests; fi
 fi
 
 while [ -n "$(jobs -rp)" ]; do wait -n || true; done

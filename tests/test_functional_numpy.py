@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import signal
+import struct
 import threading
 
 import numpy as np
@@ -142,6 +143,23 @@ def test_nan_rules(dtype):
 
 def linear_row(row, values, pattern, dtype):
     return functional.linear(np.array(row, dtype), values, pattern)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_subnormal_numbers(dtype, backend):
+    """They count like all others, except that NEON on 32-bit ARM takes those of float32 for zeros."""
+    smallest = np.finfo(dtype).smallest_normal
+    row = np.array([smallest / 4, smallest / 2, 3 * smallest / 8, 1], dtype)
+    pattern = Pattern.from_mask(np.eye(4, dtype=bool))
+    output = linear_row(row, np.array([1, 0.5, 2, 1], dtype), pattern, dtype)
+    expected = np.array([smallest / 4, smallest / 4, 3 * smallest / 4, 1], dtype)
+    if backend == "neon" and struct.calcsize("P") == 4 and dtype == np.float32:
+        assert np.all((output == expected) | (output == 0)) and output[3] == 1
+    else:
+        assert np.array_equal(output, expected)
+    image = np.tile(row.reshape(1, 4, 1, 1), (1, 1, 5, 9))
+    images = functional.conv2d(image, np.array([1, 0.5, 2, 1], dtype), pattern, kernel_size=1)
+    assert np.array_equal(images, np.tile(output.reshape(1, 4, 1, 1), (1, 1, 5, 9)))
 
 
 @pytest.fixture
