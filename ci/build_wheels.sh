@@ -14,6 +14,13 @@ outdir=$(cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- x86_64 aarch64 armv7l
 
+for name in "$@"; do
+  case $name in
+    x86_64 | aarch64 | armv7l | armv6l | cp314t) ;;
+    *) echo "unknown architecture: $name" >&2; exit 2 ;;
+  esac
+done
+
 ci=$(cd "$(dirname "$0")" && pwd)
 repository=$(dirname "$ci")
 . "$ci/cache.sh"
@@ -59,18 +66,26 @@ free_threaded() {  # prints an interpreter, free-threaded and with the build req
   echo "$(cached_venv "$work/free-threaded.txt" free-threaded "$python")/bin/python"
 }
 
-for architecture in "$@"; do
-  echo "building for $architecture"
-  case $architecture in
+build() {
+  case $1 in
     x86_64) wheel x86_64 python x86_64 x86_64-linux-gnu.2.17 x86_64 8 ;;
     aarch64) wheel aarch64 python aarch64 aarch64-linux-gnu.2.17 generic 8 ;;
     armv7l) wheel armv7l python armv7l arm-linux-gnueabihf.2.17 generic+v7a+vfp3d16-neon 4 ;;
     armv6l) wheel armv6l python armv6l arm-linux-gnueabihf.2.17 arm1176jzf_s 4 ;;
     cp314t)
+      local python314t
       python314t=$(free_threaded)
       wheel cp314t "$python314t" x86_64 x86_64-linux-gnu.2.17 x86_64 8
       ;;
-    *) echo "unknown architecture: $architecture" >&2; exit 2 ;;
   esac
+}
+
+# All at once: zig makes its C++ library on one core, the first time.
+echo "building for $*"
+builds=()
+for name in "$@"; do
+  build "$name" &
+  builds+=($!)
 done
+for number in "${builds[@]}"; do wait "$number"; done
 python "$ci/check_wheels.py" "$outdir"

@@ -13,6 +13,13 @@ outdir=$(cd "$1" && pwd)
 shift
 [ $# -gt 0 ] || set -- x86_64 aarch64 armv7l
 
+for architecture in "$@"; do
+  case $architecture in
+    x86_64 | aarch64 | armv7l) ;;
+    *) echo "unknown architecture: $architecture" >&2; exit 2 ;;
+  esac
+done
+
 ci=$(cd "$(dirname "$0")" && pwd)
 repository=$(dirname "$ci")
 . "$ci/cache.sh"
@@ -76,7 +83,6 @@ for architecture in "$@"; do
     x86_64) CIBW_MANYLINUX_X86_64_IMAGE=$(image x86_64 amd64 amd64 "") ;;
     aarch64) CIBW_MANYLINUX_AARCH64_IMAGE=$(image aarch64 arm64 arm64 "") ;;
     armv7l) CIBW_MANYLINUX_ARMV7L_IMAGE=$(image armv7l armhf arm v7) ;;
-    *) echo "unknown architecture: $architecture" >&2; exit 2 ;;
   esac
   export "${!CIBW_MANYLINUX_@}"
   "$tools/bin/cibuildwheel" --platform linux --archs "$architecture" --output-dir "$outdir" "$sdist"
