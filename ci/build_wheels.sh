@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes the sdist and, from the sdist, a cp39-abi3 wheel for each architecture; checks them and says their sizes.
 #   ci/build_wheels.sh OUTDIR [x86_64] [aarch64] [armv7l] [armv6l] [cp314t]      without names: the first three
-# x86_64, aarch64 and armv7l become manylinux_2_17; armv6l (Pi Zero and Pi 1, for which there is no manylinux) stays linux_armv6l. cp314t is
-# the wheel of free-threaded Python for this machine; it needs a python3.14t on the path or in $MPL_SPARSE_PYTHON314T.
-# Needs python3 (3.10 or later) with venv and headers. Compilers come from PyPI; they and their libraries are cached, see ci/cache.sh.
+# These become manylinux_2_17. armv6l (Pi 1 and Zero), for which there is no manylinux, stays linux_armv6l. cp314t is the wheel
+# for free-threaded Python on x86_64; it needs a python3.14t, on the path or in $MPL_SPARSE_PYTHON314T.
+# Needs python3 (3.10 or later) with venv and headers. The compiler comes from PyPI; what it makes is kept, see ci/cache.sh.
 set -euo pipefail
 if [ $# -lt 1 ]; then
   sed -n '2,6s/^# *//p' "$0" >&2

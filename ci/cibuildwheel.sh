@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs cibuildwheel on this machine as the workflow runs it on public ones, in images made from Debian instead of downloaded ones.
-#   ci/cibuildwheel.sh OUTDIR [x86_64] [aarch64] [armv7l]      without names: all three; from OUTDIR's sdist, if it has one
-# A container engine is installed and started where there is none (as root). The images have one Python, 3.11, which also stands in for
-# 3.9. Compiling under emulation is slow: the ARM wheels take some ten minutes each.
+#   ci/cibuildwheel.sh OUTDIR [x86_64] [aarch64] [armv7l]      without names: all three
+# Builds from OUTDIR's sdist, if it has one. A container engine is installed and started where there is none (as root). The
+# images have one Python, 3.11, which also stands in for 3.9. Compiling under emulation is slow: ten minutes an ARM wheel.
 set -euo pipefail
 if [ $# -lt 1 ]; then
   sed -n '2,6s/^# *//p' "$0" >&2

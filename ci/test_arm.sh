@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs the ARM wheels of a folder, as ci/build_wheels.sh makes them, on emulated processors.
+# Runs the ARM wheels of a folder, as ci/build_wheels.sh makes them, on emulated processors. Nothing here is a measure of speed.
 #   ci/test_arm.sh OUTDIR [--quick]
-# The smoke test on Python 3.9, 3.11 and 3.13 for each processor; the tests that need numpy alone, with fewer examples; on aarch64 also the README's
-# examples and training steps beside dense ones, with the torch that a Raspberry Pi 3 or 4 takes. NEON must be there and be chosen; where a
-# processor lacks it, or MPL_SPARSE_BACKEND says so, the scalar backend. If OUTDIR has an armv6l wheel, that one too, and the core's own tests on
-# an ARM1176. --quick: one processor and one Python for each architecture. Nothing here is a measure of speed.
+# The smoke test on Python 3.9, 3.11 and 3.13 for each processor; the tests that need numpy alone, with fewer examples; on
+# aarch64 also the README's examples and training steps beside dense ones, with the torch that a Raspberry Pi 3 or 4 takes.
+# NEON must be there and be chosen; where a processor lacks it, or MPL_SPARSE_BACKEND says so, the scalar backend. If OUTDIR
+# has an armv6l wheel, that one too, and the core's own tests on an ARM1176. --quick: one processor and one Python each.
 set -euo pipefail
 if [ $# -lt 1 ] || [ $# -gt 2 ] || [ "${2:---quick}" != --quick ]; then
   sed -n '2,8s/^# *//p' "$0" >&2
@@ -21,7 +21,7 @@ PATH=$tools/bin:$PATH
 . "$ci/zig/commands.sh"
 work=$(mktemp -d)
 mkdir "$work/logs" "$work/failed"
-trap 'rm -rf "$work"' EXIT
+trap 'jobs -p | xargs -r kill 2>/dev/null; wait; rm -rf "$work"' EXIT
 prepare_emulation
 
 the_one() {  # pattern: the only file of OUTDIR that matches
@@ -67,7 +67,8 @@ sdist=$(the_one 'mpl_sparse-*.tar.gz')
 for machine in aarch64 armv7l; do
   mkdir -p "$work/$machine/source"
   tar -xzf "$sdist" -C "$work/$machine/source" --strip-components 1
-  install "$machine" wheel --no-deps --no-index "$(the_one "mpl_sparse-*-abi3-*manylinux*_$machine.whl")"
+  wheel=$(the_one "mpl_sparse-*-abi3-*manylinux*_$machine.whl")
+  install "$machine" wheel --no-deps --no-index "$wheel"
   install "$machine" tests pytest pytest-timeout hypothesis
 done
 # The torch that runs on a Raspberry Pi 3 and 4, and what it imports.
@@ -90,7 +91,8 @@ smoke_tests() {  # Python's version, root, machine, CPU
 armv6_tests() {  # the wheel on a newer processor, as there is no Debian for this one; the core's own tests on the real thing
   mkdir -p "$work/armv6l/source"
   tar -xzf "$sdist" -C "$work/armv6l/source" --strip-components 1
-  install armv6l wheel --no-deps --no-index "$(the_one 'mpl_sparse-*-abi3-linux_armv6l.whl')"
+  wheel=$(the_one 'mpl_sparse-*-abi3-linux_armv6l.whl')
+  install armv6l wheel --no-deps --no-index "$wheel"
   job "smoke test, armv6l" "$bookworm_armhf" armv6l cortex-a7 "${python[@]}" /usr/bin/python3.11 "${smoke[@]}" --backend scalar --only
   echo "building the core's tests for an ARM1176"
   zig_commands "$work/zig-armv6l" arm-linux-musleabihf arm1176jzf_s

@@ -17,6 +17,7 @@ import os
 import random
 import subprocess
 import sys
+import sysconfig
 import threading
 from importlib import util
 from pathlib import Path
@@ -233,6 +234,8 @@ def main():
     chosen = _core.backend()
     print(run(["-m", "mpl_sparse"]).stdout, end="")
     assert "numpy" not in sys.modules and "torch" not in sys.modules
+    if sysconfig.get_config_var("Py_GIL_DISABLED") and os.environ.get("PYTHON_GIL") != "1":
+        assert not sys._is_gil_enabled(), "the import turned the GIL on"
     assert mpl_sparse.backend() == chosen and mpl_sparse.backends()[-1] == "scalar"
     if options.backend:
         assert chosen == options.backend, f"{chosen} was chosen, not {options.backend}, among {_core.backends()}"
