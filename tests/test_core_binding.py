@@ -16,7 +16,7 @@ from capsules import Destructor, Managed, ManagedVersioned, capsule_name, int64s
 
 from mpl_sparse import _core
 
-# What forges capsules
+# Arrays behind capsules of any kind
 
 CODES = {"i": 0, "u": 1, "f": 2, "c": 5}
 BFLOAT, READ_ONLY = 4, 1
