@@ -1,4 +1,4 @@
-# The core's headers, declaration by declaration.
+# The core's headers, declaration by declaration; what may throw without the GIL, through guarded.h.
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.string cimport string
@@ -64,16 +64,11 @@ cdef extern from "mpl_sparse/activation.h" namespace "mpl_sparse" nogil:
 
 cdef extern from "mpl_sparse/pattern.h" namespace "mpl_sparse" nogil:
     cdef cppclass CppPattern "mpl_sparse::Pattern":
-        @staticmethod
-        shared_ptr[const CppPattern] from_csr(
-            int64_t rows, int64_t cols, const int32_t* row_ptr, int64_t row_ptr_size, const int32_t* col_idx, int64_t nnz
-        ) except +
         int64_t rows()
         int64_t cols()
         int64_t nnz()
         const int32_t* row_ptr()
         const int32_t* col_idx()
-        const CppTransposedPattern& transposed() except +
 
     cdef cppclass CppTransposedPattern "mpl_sparse::TransposedPattern":
         shared_ptr[const CppPattern] pattern
@@ -105,33 +100,46 @@ cdef extern from "mpl_sparse/conv2d.h" namespace "mpl_sparse" nogil:
         CppValidConv2dGeometry(const CppConv2dGeometry&) except +
         const CppConv2dGeometry& sizes()
 
-    void cpp_conv2d_forward "mpl_sparse::conv2d_forward" [Scalar](
+
+cdef extern from "guarded.h" namespace "mpl_sparse::guarded" nogil:
+    cdef cppclass Failure:
+        pass
+
+    Failure cpp_pattern_from_csr "mpl_sparse::guarded::pattern_from_csr" (
+        shared_ptr[const CppPattern]** made, int64_t rows, int64_t cols, const int32_t* row_ptr, int64_t row_ptr_size,
+        const int32_t* col_idx, int64_t nnz
+    ) noexcept
+    bint adopt(shared_ptr[const CppPattern]& handle, shared_ptr[const CppPattern]* made) noexcept
+    void share(shared_ptr[const CppPattern]& handle, const CppTransposedPattern* transposed) noexcept
+    Failure cpp_transposed "mpl_sparse::guarded::transposed" (const CppTransposedPattern** made, const CppPattern&) noexcept
+    Failure cpp_conv2d_forward "mpl_sparse::guarded::conv2d_forward" [Scalar](
         const CppPattern&, const CppValidConv2dGeometry&, Vector[const Scalar] values, Images[const Scalar] input,
         Vector[const Scalar] bias, Images[Scalar] output, int num_threads, CppActivation activation
-    ) except +
-    void cpp_conv2d_grad_input "mpl_sparse::conv2d_grad_input" [Scalar](
+    ) noexcept
+    Failure cpp_conv2d_grad_input "mpl_sparse::guarded::conv2d_grad_input" [Scalar](
         const CppPattern&, const CppValidConv2dGeometry&, Vector[const Scalar] values, Images[const Scalar] grad_output,
         Images[Scalar] grad_input, int num_threads
-    ) except +
-    void cpp_conv2d_grad_weight "mpl_sparse::conv2d_grad_weight" [Scalar](
+    ) noexcept
+    Failure cpp_conv2d_grad_weight "mpl_sparse::guarded::conv2d_grad_weight" [Scalar](
         const CppPattern&, const CppValidConv2dGeometry&, Images[const Scalar] input, Images[const Scalar] grad_output,
         Vector[Scalar] grad_values, int num_threads
-    ) except +
-
-
-cdef extern from "mpl_sparse/matmul.h" namespace "mpl_sparse" nogil:
-    void cpp_linear_forward "mpl_sparse::linear_forward" [Scalar](
+    ) noexcept
+    Failure cpp_linear_forward "mpl_sparse::guarded::linear_forward" [Scalar](
         const CppPattern&, Vector[const Scalar] values, Matrix[const Scalar] input, Vector[const Scalar] bias,
         Matrix[Scalar] output, int num_threads, CppActivation activation
-    ) except +
-    void cpp_linear_grad_input "mpl_sparse::linear_grad_input" [Scalar](
+    ) noexcept
+    Failure cpp_linear_grad_input "mpl_sparse::guarded::linear_grad_input" [Scalar](
         const CppPattern&, Vector[const Scalar] values, Matrix[const Scalar] grad_output, Matrix[Scalar] grad_input,
         int num_threads
-    ) except +
-    void cpp_linear_grad_weight "mpl_sparse::linear_grad_weight" [Scalar](
+    ) noexcept
+    Failure cpp_linear_grad_weight "mpl_sparse::guarded::linear_grad_weight" [Scalar](
         const CppPattern&, Matrix[const Scalar] input, Matrix[const Scalar] grad_output, Vector[Scalar] grad_values,
         int num_threads
-    ) except +
+    ) noexcept
+
+
+cdef extern from "guarded.h" namespace "mpl_sparse::guarded":
+    int raise_failure "mpl_sparse::guarded::raise" (Failure) except -1
 
 
 cdef extern from "mpl_sparse/backend.h" namespace "mpl_sparse" nogil:

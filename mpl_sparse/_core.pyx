@@ -195,15 +195,16 @@ cdef class Pattern:
         cdef const DLTensor* row_ptr_tensor = arrays.indices("row_ptr", row_ptr)
         cdef const DLTensor* col_idx_tensor = arrays.indices("col_idx", col_idx)
         cdef int64_t row_count = rows, col_count = cols
-        cdef shared_ptr[const CppPattern] handle
+        cdef shared_ptr[const CppPattern]* made = NULL
+        cdef Failure failure
         with nogil:
-            handle = CppPattern.from_csr(
-                row_count, col_count, dlpack_data[int32_t](row_ptr_tensor), row_ptr_tensor.shape[0],
+            failure = cpp_pattern_from_csr(
+                &made, row_count, col_count, dlpack_data[int32_t](row_ptr_tensor), row_ptr_tensor.shape[0],
                 dlpack_data[int32_t](col_idx_tensor), col_idx_tensor.shape[0]
             )
-        if self.handle.get() != NULL:
+        raise_failure(failure)
+        if not adopt(self.handle, made):
             raise TypeError("a Pattern is frozen: make a new one")
-        self.handle = handle
 
     @property
     def rows(self):
@@ -225,11 +226,13 @@ cdef class Pattern:
 
     def transpose(self):
         cdef const CppPattern* handle = handle_of(self)
-        cdef const CppTransposedPattern* transposed
+        cdef const CppTransposedPattern* transposed = NULL
+        cdef Failure failure
         with nogil:
-            transposed = &handle.transposed()
+            failure = cpp_transposed(&transposed, dereference(handle))
+        raise_failure(failure)
         cdef Pattern result = Pattern.__new__(Pattern)
-        result.handle = transposed.pattern
+        share(result.handle, transposed)
         return result, int32_capsule(transposed.order.data(), <int64_t> transposed.order.size())
 
 
@@ -302,17 +305,19 @@ def conv2d_forward(Pattern pattern not None, Conv2dGeometry geometry not None, v
     cdef const DLTensor* y = arrays.writes("output", output, IMAGES)
     cdef int threads = checked_threads(num_threads), bits = arrays.bits
     cdef CppActivation act = activation_of(activation)
+    cdef Failure failure
     with nogil:
         if bits == 32:
-            cpp_conv2d_forward[float](
+            failure = cpp_conv2d_forward[float](
                 dereference(handle), dereference(sizes), dlpack_vector[const_float](v), dlpack_images[const_float](x),
                 dlpack_vector[const_float](b), dlpack_images[float](y), threads, act
             )
         else:
-            cpp_conv2d_forward[double](
+            failure = cpp_conv2d_forward[double](
                 dereference(handle), dereference(sizes), dlpack_vector[const_double](v), dlpack_images[const_double](x),
                 dlpack_vector[const_double](b), dlpack_images[double](y), threads, act
             )
+    raise_failure(failure)
 
 
 def conv2d_grad_input(Pattern pattern not None, Conv2dGeometry geometry not None, values, grad_output, grad_input, num_threads):
@@ -323,17 +328,19 @@ def conv2d_grad_input(Pattern pattern not None, Conv2dGeometry geometry not None
     cdef const DLTensor* gy = arrays.reads("grad_output", grad_output, IMAGES)
     cdef const DLTensor* gx = arrays.writes("grad_input", grad_input, IMAGES)
     cdef int threads = checked_threads(num_threads), bits = arrays.bits
+    cdef Failure failure
     with nogil:
         if bits == 32:
-            cpp_conv2d_grad_input[float](
+            failure = cpp_conv2d_grad_input[float](
                 dereference(handle), dereference(sizes), dlpack_vector[const_float](v), dlpack_images[const_float](gy),
                 dlpack_images[float](gx), threads
             )
         else:
-            cpp_conv2d_grad_input[double](
+            failure = cpp_conv2d_grad_input[double](
                 dereference(handle), dereference(sizes), dlpack_vector[const_double](v), dlpack_images[const_double](gy),
                 dlpack_images[double](gx), threads
             )
+    raise_failure(failure)
 
 
 def conv2d_grad_weight(Pattern pattern not None, Conv2dGeometry geometry not None, input, grad_output, grad_values, num_threads):
@@ -344,17 +351,19 @@ def conv2d_grad_weight(Pattern pattern not None, Conv2dGeometry geometry not Non
     cdef const DLTensor* gy = arrays.reads("grad_output", grad_output, IMAGES)
     cdef const DLTensor* gv = arrays.writes("grad_values", grad_values, VECTOR)
     cdef int threads = checked_threads(num_threads), bits = arrays.bits
+    cdef Failure failure
     with nogil:
         if bits == 32:
-            cpp_conv2d_grad_weight[float](
+            failure = cpp_conv2d_grad_weight[float](
                 dereference(handle), dereference(sizes), dlpack_images[const_float](x), dlpack_images[const_float](gy),
                 dlpack_vector[float](gv), threads
             )
         else:
-            cpp_conv2d_grad_weight[double](
+            failure = cpp_conv2d_grad_weight[double](
                 dereference(handle), dereference(sizes), dlpack_images[const_double](x), dlpack_images[const_double](gy),
                 dlpack_vector[double](gv), threads
             )
+    raise_failure(failure)
 
 
 def linear_forward(Pattern pattern not None, values, input, bias, output, num_threads, activation="none"):
@@ -366,17 +375,19 @@ def linear_forward(Pattern pattern not None, values, input, bias, output, num_th
     cdef const DLTensor* y = arrays.writes("output", output, MATRIX)
     cdef int threads = checked_threads(num_threads), bits = arrays.bits
     cdef CppActivation act = activation_of(activation)
+    cdef Failure failure
     with nogil:
         if bits == 32:
-            cpp_linear_forward[float](
+            failure = cpp_linear_forward[float](
                 dereference(handle), dlpack_vector[const_float](v), dlpack_matrix[const_float](x),
                 dlpack_vector[const_float](b), dlpack_matrix[float](y), threads, act
             )
         else:
-            cpp_linear_forward[double](
+            failure = cpp_linear_forward[double](
                 dereference(handle), dlpack_vector[const_double](v), dlpack_matrix[const_double](x),
                 dlpack_vector[const_double](b), dlpack_matrix[double](y), threads, act
             )
+    raise_failure(failure)
 
 
 def linear_grad_input(Pattern pattern not None, values, grad_output, grad_input, num_threads):
@@ -386,17 +397,19 @@ def linear_grad_input(Pattern pattern not None, values, grad_output, grad_input,
     cdef const DLTensor* gy = arrays.reads("grad_output", grad_output, MATRIX)
     cdef const DLTensor* gx = arrays.writes("grad_input", grad_input, MATRIX)
     cdef int threads = checked_threads(num_threads), bits = arrays.bits
+    cdef Failure failure
     with nogil:
         if bits == 32:
-            cpp_linear_grad_input[float](
+            failure = cpp_linear_grad_input[float](
                 dereference(handle), dlpack_vector[const_float](v), dlpack_matrix[const_float](gy),
                 dlpack_matrix[float](gx), threads
             )
         else:
-            cpp_linear_grad_input[double](
+            failure = cpp_linear_grad_input[double](
                 dereference(handle), dlpack_vector[const_double](v), dlpack_matrix[const_double](gy),
                 dlpack_matrix[double](gx), threads
             )
+    raise_failure(failure)
 
 
 def linear_grad_weight(Pattern pattern not None, input, grad_output, grad_values, num_threads):
@@ -406,15 +419,17 @@ def linear_grad_weight(Pattern pattern not None, input, grad_output, grad_values
     cdef const DLTensor* gy = arrays.reads("grad_output", grad_output, MATRIX)
     cdef const DLTensor* gv = arrays.writes("grad_values", grad_values, VECTOR)
     cdef int threads = checked_threads(num_threads), bits = arrays.bits
+    cdef Failure failure
     with nogil:
         if bits == 32:
-            cpp_linear_grad_weight[float](
+            failure = cpp_linear_grad_weight[float](
                 dereference(handle), dlpack_matrix[const_float](x), dlpack_matrix[const_float](gy), dlpack_vector[float](gv), threads
             )
         else:
-            cpp_linear_grad_weight[double](
+            failure = cpp_linear_grad_weight[double](
                 dereference(handle), dlpack_matrix[const_double](x), dlpack_matrix[const_double](gy), dlpack_vector[double](gv), threads
             )
+    raise_failure(failure)
 
 
 def backends():

@@ -5,6 +5,8 @@ import math
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -305,3 +307,26 @@ def test_linear_refusals(changes, error, words):
     arguments = {"input": np.ones((2, 7), f32), "values": np.ones(pattern.nnz, f32), "pattern": pattern}
     with pytest.raises(error, match=words):
         functional.linear(**{**arguments, **changes})
+
+
+ENDLESS = """
+import threading, numpy as np
+from mpl_sparse import Pattern, functional
+rng = np.random.default_rng(0)
+pattern = Pattern.from_mask(rng.random((64, 32, 3, 3)) < 0.5)
+values, images = np.ones(pattern.nnz, np.float32), np.ones((1, 32, 9, 9), np.float32)
+def forever():
+    while True:
+        functional.conv2d(images, values, pattern)
+        Pattern.from_csr(pattern.row_ptr, pattern.col_idx, pattern.shape).transpose()
+for _ in range(3):
+    threading.Thread(target=forever, daemon=True).start()
+functional.conv2d(images, values, pattern)
+"""
+
+
+def test_the_process_ends_while_threads_compute():
+    """Up to 3.13 Python unwinds a daemon thread that asks for the GIL then: no frame of the bindings may mind."""
+    for _ in range(8):
+        result = subprocess.run([sys.executable, "-c", ENDLESS], capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, (result.returncode, result.stderr)

@@ -288,7 +288,7 @@ def forever():
 threading.Thread(target=forever, daemon=True).start()
 for _ in range(20):
     layer()
-print("computed")
+print("computed", flush=True)
 """)
     assert result.stdout.strip() == "computed", result.stderr
     assert result.returncode in (0, -signal.SIGABRT), result.stderr
