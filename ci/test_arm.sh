@@ -106,7 +106,6 @@ armv6_tests() {  # the wheel on a newer processor, as there is no Debian for thi
 root_with_python() {  # version, Debian's architecture
   case $1 in
     3.9) debian_root bullseye "$2" python3.9,ca-certificates ;;
-    3.11) debian_root bookworm "$2" python3.11,ca-certificates ;;
     # A mirror may be out of step with its own index of trixie; forky has the same Python.
     3.13) debian_root trixie "$2" python3.13,ca-certificates || debian_root forky "$2" python3.13,ca-certificates ;;
   esac
