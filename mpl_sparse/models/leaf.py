@@ -67,3 +67,6 @@ def conv2() -> Conv2:
 def conv4() -> Conv4:
     """A fresh `Conv4`."""
     return Conv4()
+
+
+CONSTRUCTORS = (conv2, conv4)

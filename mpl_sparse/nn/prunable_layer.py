@@ -114,7 +114,7 @@ class Prunable:
         """
         pct = check_pct(pct)
         remaining = self.num_weight
-        self.prune_lowest(torch.randperm(remaining, generator=generator), int(pct * remaining))
+        self._keep(torch.randperm(remaining, generator=generator) >= int(pct * remaining))
 
     def move_data(self, device: Any) -> None:
         """`to(device)`: the mask is a buffer, which moves with the layer. Kept for the original's callers."""
