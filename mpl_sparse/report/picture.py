@@ -1,0 +1,143 @@
+"""A summary as a picture: two panels of horizontal bars, a layer a line."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any, Dict, Sequence, Union
+
+from .layers import SPARSE_KINDS
+from .needs import needed
+
+__all__ = ["draw"]
+
+Row = Dict[str, Any]
+
+SPARSE, DENSE, INK, GREY = "#0072B2", "#C3CAD3", "#303030", "#6b6b6b"  # the blue of Okabe and Ito's palette
+WIDTH, HEADING, FOOT = 11.0, 1.1, 0.45  # inches
+BAR = 0.72  # of the height of a line
+DPI, MOST_PIXELS = 130, 60_000  # the renderer's own limit is 2**16
+LONGEST_NAME = 44
+UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def draw(rows: Sequence[Row], total: Row, path: Union[str, os.PathLike[str]]) -> None:
+    """See `Summary.plot`. pyplot and its state are not touched."""
+    if not rows:
+        raise ValueError("there are no layers to plot: mpl_sparse.prunable(model) makes them prunable")
+    file = Path(path)
+    if file.suffix.lower() != ".png":
+        raise ValueError(f"path must end in .png, got {str(path)!r}")
+    line = min(0.3, max(0.15, 9.0 / len(rows)))  # inches
+    size = (WIDTH, HEADING + line * len(rows) + FOOT)
+    figure = needed("matplotlib.figure", by="Summary.plot").Figure(figsize=size, layout="constrained")
+    needed("matplotlib.backends.backend_agg", by="Summary.plot").FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.02, rect=(0, 0, 1, 1 - HEADING / size[1]))
+    left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"width_ratios": (2, 3)})
+    font = min(9.0, 48 * line)
+    _densities(left, rows, font)
+    what = _costs(right, rows, total, font)
+    names = [_short(row["name"] or row["kind"]) for row in rows]
+    left.set_yticks(range(len(rows)), names, fontsize=font, parse_math=False)
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    _heading(figure, total, what)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=min(DPI, MOST_PIXELS / max(size)), facecolor="white")
+    _replace(file, picture.getvalue())
+
+
+def _densities(panel: Any, rows: Sequence[Row], font: float) -> None:
+    places = range(len(rows))
+    panel.barh(places, [1] * len(rows), BAR, color=DENSE)
+    panel.barh(places, [row["density"] for row in rows], BAR, color=SPARSE)
+    _write(panel, [1] * len(rows), [f"{row['density']:.1%}" for row in rows], font)
+    _dress(panel, "density", 1.0, room=1.22)
+    panel.set_xticks((0, 0.5, 1), ("0", "50%", "100%"))
+
+
+def _costs(panel: Any, rows: Sequence[Row], total: Row, font: float) -> str:
+    """Time, if there is one, else multiply-adds, else bytes. The meaning of the colours, in the heading's words."""
+    places = range(len(rows))
+    if "ms" in total:
+        times = [row["ms"] for row in rows]
+        panel.barh(places, times, BAR, color=[SPARSE if row["kind"] in SPARSE_KINDS else DENSE for row in rows])
+        _write(panel, times, [f"{ms:.3g}" for ms in times], font)
+        _dress(panel, f"time, ms (together {total['ms']:.4g})", max(times), room=1.12)
+        return "ms"
+    what, title = ("multiply_adds", "multiply-adds") if "dense_multiply_adds" in total else ("bytes", "bytes")
+    dense, sparse = ([row[f"{kind}_{what}"] for row in rows] for kind in ("dense", "sparse"))
+    known = [[count or 0 for count in counts] for counts in (dense, sparse)]
+    longest = [max(pair) for pair in zip(*known)]
+    panel.barh(places, known[0], BAR, color=DENSE)
+    panel.barh(places, known[1], 0.5 * BAR, color=SPARSE)
+    labels = ["not known" if few is None else f"{_round(few)} of {_round(all)}" for few, all in zip(sparse, dense)]
+    _write(panel, longest, labels, font)
+    together = f"{_round(total[f'sparse_{what}'])} of {_round(total[f'dense_{what}'])}"
+    _dress(panel, f"{title} (together {together})", max(longest), room=1.32)
+    panel.xaxis.set_major_formatter(lambda value, _: _round(value))
+    return what
+
+
+def _write(panel: Any, ends: Sequence[float], labels: Sequence[str], font: float) -> None:
+    for place, (end, label) in enumerate(zip(ends, labels)):
+        panel.annotate(
+            label,
+            (end, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=font,
+            color=INK,
+        )
+
+
+def _dress(panel: Any, title: str, longest: float, room: float) -> None:
+    """`room` is the width of the panel, for the labels too, in longest bars."""
+    panel.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
+    panel.set_xlim(0, room * (longest or 1))
+    panel.xaxis.set_major_locator(needed("matplotlib.ticker", by="Summary.plot").MaxNLocator(4))
+    panel.tick_params(length=0, labelcolor=INK)
+    panel.tick_params(axis="x", labelsize=9)
+    panel.grid(axis="x", color="#e4e4e4", linewidth=0.7)
+    panel.set_axisbelow(True)
+    for spine in panel.spines.values():
+        spine.set_visible(False)
+
+
+def _heading(figure: Any, total: Row, what: str) -> None:
+    patch = needed("matplotlib.patches", by="Summary.plot").Patch
+    left, height = 0.12 / WIDTH, figure.get_figheight()
+    title = f"{_round(total['nnz'])} of {_round(total['numel'])} weights are left: {total['density']:.1%}"
+    figure.text(left, 1 - 0.12 / height, title, fontsize=15, va="top", color=INK)
+    sparse, dense = ("left, or a sparse layer", "pruned, or a dense layer") if what == "ms" else ("sparse", "dense")
+    keys = [patch(color=SPARSE, label=sparse), patch(color=DENSE, label=dense)]
+    place = (left / 2, 1 - 0.45 / height)
+    figure.legend(handles=keys, loc="upper left", bbox_to_anchor=place, ncols=2, frameon=False, borderaxespad=0)
+
+
+def _short(name: str) -> str:
+    """A long name loses its middle."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    half = LONGEST_NAME // 2
+    return f"{name[: half - 1]}…{name[-half:]}"
+
+
+def _round(count: float) -> str:
+    """12_345_678 -> 12.3M"""
+    for unit, letter in UNITS:
+        if count >= unit:
+            return f"{count / unit:.3g}{letter}"
+    return f"{count:.3g}"
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write beside the file, then move: who reads it finds the old one or the new one, whole."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(file)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
