@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from ..nn import Prunable, SparseConv2d, SparseLinear, prunable_layers
 from ..nn.sparse import Sparse
 
-__all__ = ["SPARSE_KINDS", "density", "layers_of", "row"]
+__all__ = ["SPARSE_KINDS", "density", "held", "layers_of"]
 
 INDEX_BYTES = 4  # row_ptr and col_idx are int32
 SPARSE_KINDS = {layer.__name__ for layer in (SparseConv2d, SparseLinear)}
@@ -37,7 +37,7 @@ def layers_of(model: nn.Module, all_layers: bool) -> List[Tuple[str, nn.Module]]
     return [(name, each) for name, each in model.named_modules() if isinstance(each, Prunable) or _weights(each)]
 
 
-def row(name: str, layer: Any) -> Dict[str, Any]:
+def held(name: str, layer: Any) -> Dict[str, Any]:
     """name, kind, shape, density, nnz, numel, dense_bytes, sparse_bytes of a layer.
 
     What is not prunable stays dense: its sparse bytes are its dense bytes. The meta device holds no masks: a masked

@@ -9,17 +9,17 @@ from typing import Any, Dict, Sequence, Union
 
 from .layers import SPARSE_KINDS
 from .needs import needed
+from .rounded import rounded
 
 __all__ = ["draw"]
 
 Row = Dict[str, Any]
 
 SPARSE, DENSE, INK, GREY = "#0072B2", "#C3CAD3", "#303030", "#6b6b6b"  # the blue of Okabe and Ito's palette
-WIDTH, HEADING, FOOT = 11.0, 1.1, 0.45  # inches
+WIDTH, HEADING, FOOT = 11.0, 0.85, 0.65  # inches
 BAR = 0.72  # of the height of a line
 DPI, MOST_PIXELS = 130, 60_000  # the renderer's own limit is 2**16
 LONGEST_NAME = 44
-UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def draw(rows: Sequence[Row], total: Row, path: Union[str, os.PathLike[str]]) -> None:
@@ -65,17 +65,20 @@ def _costs(panel: Any, rows: Sequence[Row], total: Row, font: float) -> str:
         _write(panel, times, [f"{ms:.3g}" for ms in times], font)
         _dress(panel, f"time, ms (together {total['ms']:.4g})", max(times), room=1.12)
         return "ms"
-    what, title = ("multiply_adds", "multiply-adds") if "dense_multiply_adds" in total else ("bytes", "bytes")
+    what = "multiply_adds" if "dense_multiply_adds" in total else "bytes"
+    title, word = ("multiply-adds", "of") if what == "multiply_adds" else ("bytes", "vs")
     dense, sparse = ([row[f"{kind}_{what}"] for row in rows] for kind in ("dense", "sparse"))
-    known = [[count or 0 for count in counts] for counts in (dense, sparse)]
-    longest = [max(pair) for pair in zip(*known)]
-    panel.barh(places, known[0], BAR, color=DENSE)
-    panel.barh(places, known[1], 0.5 * BAR, color=SPARSE)
-    labels = ["not known" if few is None else f"{_round(few)} of {_round(all)}" for few, all in zip(sparse, dense)]
+    # side by side: a weight may take more bytes sparse than dense
+    half, longest = BAR / 2, [max(few or 0, many or 0) for few, many in zip(sparse, dense)]
+    panel.barh([place - half / 2 for place in places], [many or 0 for many in dense], half, color=DENSE)
+    panel.barh([place + half / 2 for place in places], [few or 0 for few in sparse], half, color=SPARSE)
+    labels = [
+        "not known" if few is None else f"{rounded(few)} {word} {rounded(many)}" for few, many in zip(sparse, dense)
+    ]
     _write(panel, longest, labels, font)
-    together = f"{_round(total[f'sparse_{what}'])} of {_round(total[f'dense_{what}'])}"
+    together = f"{rounded(total[f'sparse_{what}'])} {word} {rounded(total[f'dense_{what}'])}"
     _dress(panel, f"{title} (together {together})", max(longest), room=1.32)
-    panel.xaxis.set_major_formatter(lambda value, _: _round(value))
+    panel.xaxis.set_major_formatter(lambda value, _: rounded(value))
     return what
 
 
@@ -108,9 +111,12 @@ def _dress(panel: Any, title: str, longest: float, room: float) -> None:
 def _heading(figure: Any, total: Row, what: str) -> None:
     patch = needed("matplotlib.patches", by="Summary.plot").Patch
     left, height = 0.12 / WIDTH, figure.get_figheight()
-    title = f"{_round(total['nnz'])} of {_round(total['numel'])} weights are left: {total['density']:.1%}"
+    title = f"{rounded(total['nnz'])} of {rounded(total['numel'])} weights are left: {total['density']:.1%}"
     figure.text(left, 1 - 0.12 / height, title, fontsize=15, va="top", color=INK)
-    sparse, dense = ("left, or a sparse layer", "pruned, or a dense layer") if what == "ms" else ("sparse", "dense")
+    if what == "ms":
+        sparse, dense = "weights left; time of a sparse layer", "weights pruned; time of a dense layer"
+    else:
+        sparse, dense = "sparse: what is left", "dense: as if nothing were pruned"
     keys = [patch(color=SPARSE, label=sparse), patch(color=DENSE, label=dense)]
     place = (left / 2, 1 - 0.45 / height)
     figure.legend(handles=keys, loc="upper left", bbox_to_anchor=place, ncols=2, frameon=False, borderaxespad=0)
@@ -120,16 +126,8 @@ def _short(name: str) -> str:
     """A long name loses its middle."""
     if len(name) <= LONGEST_NAME:
         return name
-    half = LONGEST_NAME // 2
-    return f"{name[: half - 1]}…{name[-half:]}"
-
-
-def _round(count: float) -> str:
-    """12_345_678 -> 12.3M"""
-    for unit, letter in UNITS:
-        if count >= unit:
-            return f"{count / unit:.3g}{letter}"
-    return f"{count:.3g}"
+    start = LONGEST_NAME // 4
+    return f"{name[:start]}…{name[start + 1 - LONGEST_NAME :]}"
 
 
 def _replace(file: Path, content: bytes) -> None:

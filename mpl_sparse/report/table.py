@@ -11,23 +11,24 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Union
 from torch import nn
 
 from .inputs import Inputs, given_inputs, inputs_of_size
-from .layers import density, layers_of, row
+from .layers import density, held, layers_of
 from .measure import Use, measure
 from .needs import needed
 from .picture import draw
+from .rounded import rounded
 
 __all__ = ["Summary", "summary"]
 
-# The columns after name and kind: heading, key of the row, and how a cell is written.
-_COLUMNS: Tuple[Tuple[str, str, Callable[[Any], str]], ...] = (
+# The columns after name and kind: heading, key of the row, and how a cell is written if not as a count.
+_COLUMNS: Tuple[Tuple[str, str, Optional[Callable[[Any], str]]], ...] = (
     ("weight", "shape", lambda shape: "x".join(map(str, shape))),
     ("density", "density", "{:.2%}".format),
-    ("nnz", "nnz", "{:,}".format),
-    ("dense bytes", "dense_bytes", "{:,}".format),
-    ("sparse bytes", "sparse_bytes", "{:,}".format),
-    ("calls", "calls", "{:,}".format),
-    ("dense multiply-adds", "dense_multiply_adds", "{:,}".format),
-    ("sparse multiply-adds", "sparse_multiply_adds", "{:,}".format),
+    ("nnz", "nnz", None),
+    ("dense bytes", "dense_bytes", None),
+    ("sparse bytes", "sparse_bytes", None),
+    ("calls", "calls", None),
+    ("dense multiply-adds", "dense_multiply_adds", None),
+    ("sparse multiply-adds", "sparse_multiply_adds", None),
     ("ms", "ms", "{:,.3f}".format),
 )
 _SUMS = ("nnz", "numel", "dense_bytes", "sparse_bytes", "calls", "dense_multiply_adds", "sparse_multiply_adds", "ms")
@@ -66,15 +67,20 @@ class Summary:
         return {"rows": rows, "total": total[0]}
 
     def to_rich(self) -> Any:
-        """The table as a rich.table.Table, for rich.print. ImportError without the package rich."""
-        text, box = needed("rich.text", by="Summary.to_rich"), needed("rich.box", by="Summary.to_rich")
-        table = needed("rich.table", by="Summary.to_rich").Table(box=box.SIMPLE_HEAD, show_footer=True)
-        for place, (heading, total) in enumerate(zip(self._heading(), self._cells(self.total))):
-            side = "left" if place < 3 else "right"
-            table.add_column(heading, total, justify=side, no_wrap=place >= 3, overflow="fold")
-        for each in self.rows:
-            table.add_row(*map(text.Text, self._cells(each)))  # a name is no markup
-        return table
+        """The table as a rich.table.Table, for rich.print; counts are rounded, 12.3M.
+
+        Raises:
+            ImportError: rich is not installed.
+        """
+        box, text, table = (needed(f"rich.{name}", by="Summary.to_rich") for name in ("box", "text", "table"))
+        shown = table.Table(box=box.SIMPLE_HEAD, show_footer=True, padding=(0, 1, 0, 0), pad_edge=False)
+        for place, (heading, total) in enumerate(zip(self._heading(), self._cells(self.total, rounded))):
+            wrapped = heading.replace(" ", "\n").replace("multiply-", "multiply-\n")
+            side = {"justify": "right", "no_wrap": True} if place >= 3 else {"overflow": "fold"}
+            shown.add_column(wrapped, text.Text(total), vertical="bottom", **side)
+        for row in self.rows:
+            shown.add_row(*map(text.Text, self._cells(row, rounded)))  # a name is no markup
+        return shown
 
     def plot(self, path: Union[str, os.PathLike[str]]) -> None:
         """Write a PNG: bars of the layers' densities, and of their milliseconds if the model was timed, else of their
@@ -91,8 +97,8 @@ class Summary:
     def _heading(self) -> Tuple[str, ...]:
         return ("layer", "kind", *(heading for heading, key, _ in _COLUMNS if key in self.total))
 
-    def _cells(self, row: Dict[str, Any]) -> Tuple[str, ...]:
-        shown = ((row[key], written) for _, key, written in _COLUMNS if key in self.total)
+    def _cells(self, row: Dict[str, Any], count: Callable[[int], str] = "{:,}".format) -> Tuple[str, ...]:
+        shown = ((row[key], written or count) for _, key, written in _COLUMNS if key in self.total)
         return (row["name"], row["kind"], *("-" if value is None else written(value) for value, written in shown))
 
 
@@ -139,7 +145,7 @@ def summary(
     inputs = _inputs(model, input_size, example_inputs)
     if inputs is None and timed_runs:
         raise ValueError(f"timed_runs needs input_size or example_inputs, got timed_runs={timed_runs} alone")
-    rows = [row(name, layer) for name, layer in layers]
+    rows = [held(name, layer) for name, layer in layers]
     if inputs is None:
         return Summary(rows)
     numels = {layer: each["numel"] for (_, layer), each in zip(layers, rows)}
