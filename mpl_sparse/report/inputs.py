@@ -64,5 +64,5 @@ def _checked_sizes(input_size: Any) -> List[Tuple[int, ...]]:
         except TypeError:
             raise TypeError(error) from None
         if not size or min(sizes[-1]) < 1:
-            raise ValueError(f"input_size must have entries of at least 1, got {input_size!r}")
+            raise ValueError(f"input_size must have entries, each at least 1, got {input_size!r}")
     return sizes

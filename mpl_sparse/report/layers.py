@@ -22,7 +22,7 @@ SPARSE_KINDS = {layer.__name__ for layer in (SparseConv2d, SparseLinear)}
 def layers_of(model: nn.Module, all_layers: bool) -> List[Tuple[str, nn.Module]]:
     """(name, layer) of each prunable layer; with `all_layers` of every module that holds weights itself.
 
-    Weights are parameters of two or more axes: those of a batch norm and biases are not.
+    Weights are parameters of two or more axes: those of a batch norm and biases are not. A ScriptModule hides its own.
 
     Raises:
         TypeError: `model` is not an nn.Module.
@@ -77,8 +77,8 @@ def _stored(layer: Any) -> Tensor:
 
 def _weights(module: nn.Module) -> List[Tensor]:
     """The weights of a module that is not prunable."""
-    if isinstance(module, ParametrizationList):
-        return []  # the layer that it belongs to has what it makes
+    if isinstance(module, (ParametrizationList, torch.jit.ScriptModule)):
+        return []  # the layer that a ParametrizationList belongs to has what it makes
     if isinstance(module, (_ConvNd, nn.Linear)):
         return [module.weight]  # also where a hook or a parametrization makes it
     return [each for each in module._parameters.values() if each is not None and each.dim() >= 2]

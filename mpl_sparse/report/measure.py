@@ -51,7 +51,10 @@ def measure(model: nn.Module, numels: Dict[nn.Module, int], inputs: Inputs, time
             raise ValueError(f"timed_runs must be 0 for a model that is not on the CPU, got {timed_runs} on {device}")
     watch = _Watch(numels)
     cuda = [device.index for device in devices if device.type == "cuda"]
-    with torch.random.fork_rng(devices=cuda), _evaluating(model), _on_meta(model), watch.hooked(model), torch.no_grad():
+    with contextlib.ExitStack() as states:
+        states.enter_context(torch.random.fork_rng(devices=cuda))
+        for state in (_evaluating(model), _not_compiled(model), _on_meta(model), watch.hooked(model), torch.no_grad()):
+            states.enter_context(state)
         _run(model, inputs)
         calls, per_weight = dict(watch.calls), dict(watch.per_weight)
         times: List[Dict[nn.Module, float]] = []
@@ -166,6 +169,14 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+def _not_compiled(model: nn.Module) -> Any:
+    """Inside compiled code there are no single layers: the forward runs as it is written, from torch 2.6 on."""
+    compiled = any(hasattr(each, "_orig_mod") or each._compiled_call_impl is not None for each in model.modules())
+    if compiled and hasattr(torch.compiler, "set_stance"):
+        return torch.compiler.set_stance("force_eager")
+    return contextlib.nullcontext()
 
 
 @contextlib.contextmanager

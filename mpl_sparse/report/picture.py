@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -29,6 +30,8 @@ def draw(rows: Sequence[Row], total: Row, path: Union[str, os.PathLike[str]]) ->
     file = Path(path)
     if file.suffix.lower() != ".png":
         raise ValueError(f"path must end in .png, got {str(path)!r}")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "path must be in a folder that exists", str(path))
     line = min(0.3, max(0.15, 9.0 / len(rows)))  # inches
     size = (WIDTH, HEADING + line * len(rows) + FOOT)
     figure = needed("matplotlib.figure", by="Summary.plot").Figure(figsize=size, layout="constrained")

@@ -89,6 +89,7 @@ class Summary:
         An existing file is replaced, once the picture is complete.
 
         Raises:
+            FileNotFoundError: there is no such folder.
             ImportError: matplotlib is not installed.
             ValueError: there are no layers, or `path` does not end in .png.
         """
@@ -127,10 +128,10 @@ def summary(
             normally distributed, in the dtype and on the device of the model.
         example_inputs: the inputs themselves: a tensor, a tuple of positional arguments, or a dict of those by name.
         timed_runs: how often to run again to take the time. A layer's `ms` are the milliseconds of all its calls in
-            a run, its children not included, in the run where they are least. The first dozen calls of a sparse layer
-            may try tiles (see `set_tuning`): 20 runs are past that.
+            a run, without those of listed layers inside it, in the run where they are least. The first dozen calls of
+            a sparse layer may try tiles (see `set_tuning`): 20 runs are past that.
         all_layers: list also what is not prunable and holds weights: every module with parameters of two or more axes
-            of its own. It stays dense, so what it costs sparse is what it costs dense.
+            of its own, but for ScriptModules. It stays dense, so what it costs sparse is what it costs dense.
 
     On the meta device multiply-adds are counted too; masks have no values there, so masked layers count as not pruned.
 
