@@ -143,7 +143,7 @@ def _per_weight(layer: Any, args: Sequence[Any], kwargs: Dict[str, Any], output:
         return _positions(output, layer.out_channels)
     if isinstance(layer, (nn.Linear, SparseLinear)):
         return _positions(output, layer.out_features)
-    if isinstance(layer, nn.RNNBase):
+    if isinstance(layer, nn.RNNBase) and isinstance(output, tuple):
         output = output[0].data if isinstance(output[0], PackedSequence) else output[0]
         return _positions(output, output.shape[-1])
     if isinstance(layer, nn.RNNCellBase):
@@ -182,7 +182,8 @@ def _not_compiled(model: nn.Module) -> Any:
 @contextlib.contextmanager
 def _on_meta(model: nn.Module) -> Iterator[None]:
     """On the meta device the kernels of sparse layers have nothing to compute: torch's own find the shapes."""
-    layers: List[Any] = [each for each in model.modules() if isinstance(each, Sparse) and each.values.is_meta]
+    sparse: List[Any] = [each for each in model.modules() if isinstance(each, Sparse)]
+    layers = [each for each in sparse if each.values.is_meta and "forward" not in vars(each)]
     try:
         for layer in layers:
             layer.forward = _shape_of(layer)

@@ -12,8 +12,9 @@ def needed(module: str, by: str) -> Any:
     """The module of that dotted name. ImportError that says what to install if its package is missing."""
     package = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise
         raise ImportError(f"{by} needs {package}: pip install {package}", name=package) from None
+    return importlib.import_module(module)
