@@ -221,6 +221,22 @@ def test_time_of_used_children_is_divided_by_their_work(clock):
     assert [row["ms"] for row in table.rows] == pytest.approx([24, 12])
 
 
+def test_time_of_a_called_child_is_its_own(clock):
+    class Slow(DenseLinear):
+        def forward(self, input):
+            clock.now += 0.001
+            return super().forward(input)
+
+    class Calls(UsesItsChildren):
+        def forward(self, input):
+            return super().forward(self.first(input))
+
+    model = Calls(clock)
+    model.first = Slow(4, 4)
+    table = summary(model, (5, 4), timed_runs=1)
+    assert {row["name"]: row["ms"] for row in table.rows} == pytest.approx({"large": 24, "small": 12, "first": 1})
+
+
 def test_an_error_that_the_model_catches(clock):
     class Fails(DenseLinear):
         def forward(self, input):
