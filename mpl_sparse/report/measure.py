@@ -33,14 +33,14 @@ class Use(NamedTuple):
     ms: Optional[float]
 
 
-def measure(model: nn.Module, numels: Dict[nn.Module, int], inputs: Inputs, timed_runs: int) -> Dict[nn.Module, Use]:
-    """The use of each of the layers in `numels` in a forward of `model`, in eval mode and without gradients.
+def measure(model: nn.Module, sizes: Dict[nn.Module, int], inputs: Inputs, timed_runs: int) -> Dict[nn.Module, Use]:
+    """The use of each of the layers in `sizes` in a forward of `model`, in eval mode and without gradients.
 
     One run counts, and warms up; `timed_runs` more take the time, and the least of each layer stands. The model comes
     out as it went in, also where its forward fails: training flags, hooks, and torch's generators.
 
     Args:
-        numels: the layers, and the number of positions of each one's weight.
+        sizes: the layers, and the number of weights that each computes with.
 
     Raises:
         ValueError: the forward fails; or `timed_runs` is not 0 and the model is not on the CPU.
@@ -49,7 +49,7 @@ def measure(model: nn.Module, numels: Dict[nn.Module, int], inputs: Inputs, time
     for device in devices:
         if timed_runs and device.type != "cpu":
             raise ValueError(f"timed_runs must be 0 for a model that is not on the CPU, got {timed_runs} on {device}")
-    watch = _Watch(numels)
+    watch = _Watch(sizes)
     cuda = [device.index for device in devices if device.type == "cuda"]
     with contextlib.ExitStack() as states:
         states.enter_context(torch.random.fork_rng(devices=cuda))
@@ -66,7 +66,7 @@ def measure(model: nn.Module, numels: Dict[nn.Module, int], inputs: Inputs, time
     def ms(layer: nn.Module) -> Optional[float]:
         return 1e3 * min(seconds.get(layer, 0.0) for seconds in times) if times else None
 
-    return {layer: Use(calls.get(layer, 0), per_weight.get(layer, 0), ms(layer)) for layer in numels}
+    return {layer: Use(calls.get(layer, 0), per_weight.get(layer, 0), ms(layer)) for layer in sizes}
 
 
 def _run(model: nn.Module, inputs: Inputs) -> None:
@@ -79,13 +79,13 @@ def _run(model: nn.Module, inputs: Inputs) -> None:
 class _Watch:
     """Hooks that count and time the calls of layers.
 
-    A module that computes with its children's weights without calling them may have a method
-    `weight_uses(output) -> {name of the child: multiply-adds for each weight}`, which is asked after each of its calls.
-    The time of such a call is divided among these children, by their dense multiply-adds.
+    A module that computes with its children's weights without calling them, or would call them only if they have hooks,
+    may have a method `weight_uses(output) -> {name of the child: multiply-adds for each weight}`. It is asked after
+    each of its calls, whose time is divided among these children by their multiply-adds; its children get no hooks.
     """
 
-    def __init__(self, numels: Dict[nn.Module, int]) -> None:
-        self.numels = numels
+    def __init__(self, sizes: Dict[nn.Module, int]) -> None:
+        self.sizes = sizes
         self.calls: collections.Counter = collections.Counter()
         self.per_weight: Dict[nn.Module, Optional[int]] = {}
         self.seconds: Dict[nn.Module, float] = collections.defaultdict(float)
@@ -93,9 +93,11 @@ class _Watch:
 
     @contextlib.contextmanager
     def hooked(self, model: nn.Module) -> Iterator[None]:
+        users = [module for module in model.modules() if hasattr(module, "weight_uses")]
+        used = {child for module in users for child in module.children()}
         with contextlib.ExitStack() as hooks:
             for module in model.modules():
-                if module in self.numels or hasattr(module, "weight_uses"):
+                if module in users or (module in self.sizes and module not in used):
                     # innermost: the user's hooks are not the layer's time, and may change its output
                     hooks.callback(module.register_forward_pre_hook(self._enter).remove)
                     leave = module.register_forward_hook(self._leave, prepend=True, with_kwargs=True)
@@ -126,7 +128,7 @@ class _Watch:
 
     def _add_children(self, module: Any, output: Any, seconds: float) -> None:
         uses = {module.get_submodule(name): count for name, count in module.weight_uses(output).items()}
-        work = {layer: count * self.numels[layer] for layer, count in uses.items() if layer in self.numels}
+        work = {layer: count * self.sizes[layer] for layer, count in uses.items() if layer in self.sizes}
         whole = sum(work.values())
         for layer, share in work.items():
             self._add(layer, uses[layer], seconds * share / whole if whole else 0.0)

@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple, Union
 from torch import nn
 
 from .inputs import Inputs, given_inputs, inputs_of_size
-from .layers import density, held, layers_of
+from .layers import SPARSE_KINDS, density, held, layers_of
 from .measure import Use, measure
 from .needs import needed
 from .picture import draw
@@ -149,8 +149,8 @@ def summary(
     rows = [held(name, layer) for name, layer in layers]
     if inputs is None:
         return Summary(rows)
-    numels = {layer: each["numel"] for (_, layer), each in zip(layers, rows)}
-    used = measure(model, numels, inputs, timed_runs)
+    sizes = {layer: each["nnz" if each["kind"] in SPARSE_KINDS else "numel"] for (_, layer), each in zip(layers, rows)}
+    used = measure(model, sizes, inputs, timed_runs)
     return Summary([{**each, **_computed(each, used[layer])} for (_, layer), each in zip(layers, rows)])
 
 

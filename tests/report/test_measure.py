@@ -232,9 +232,21 @@ def test_time_of_a_called_child_is_its_own(clock):
             return super().forward(self.first(input))
 
     model = Calls(clock)
-    model.first = Slow(4, 4)
+    model.first = nn.Sequential(Slow(4, 4))
     table = summary(model, (5, 4), timed_runs=1)
-    assert {row["name"]: row["ms"] for row in table.rows} == pytest.approx({"large": 24, "small": 12, "first": 1})
+    assert {row["name"]: row["ms"] for row in table.rows} == pytest.approx({"large": 24, "small": 12, "first.0": 1})
+
+
+def test_children_that_are_used_get_no_hooks_and_share_the_time_by_what_they_compute(clock):
+    class NeedsNoHooks(UsesItsChildren):
+        def forward(self, input):
+            clock.now += 0.036
+            assert not any(child._forward_hooks or child._forward_pre_hooks for child in self.children())
+            return self.small(self.large(input))
+
+    model = to_sparse(NeedsNoHooks())
+    model.large.prune_by_pct(0.5)  # 3 left, and 3 in the small one
+    assert [row["ms"] for row in summary(model, (5, 4), timed_runs=1).rows] == pytest.approx([18, 18])
 
 
 def test_an_error_that_the_model_catches(clock):
