@@ -133,6 +133,10 @@ def summary(
         all_layers: list also what is not prunable and holds weights: every module with parameters of two or more axes
             of its own, but for ScriptModules. It stays dense, so what it costs sparse is what it costs dense.
 
+    A module that uses its children's weights itself may have a method `weight_uses(output)`, which gives for each such
+    child's name the multiply-adds of each of its weights in the call that returned `output`. The call's time is divided
+    among them by what they compute.
+
     On the meta device multiply-adds are counted too; masks have no values there, so masked layers count as not pruned.
 
     Raises:
