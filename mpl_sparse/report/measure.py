@@ -18,6 +18,8 @@ from .inputs import Inputs
 
 __all__ = ["Use", "measure"]
 
+RUNS = 5  # a few seconds for the largest classifiers
+
 
 class Use(NamedTuple):
     """What a layer did in one forward of the model.
@@ -33,11 +35,14 @@ class Use(NamedTuple):
     ms: Optional[float]
 
 
-def measure(model: nn.Module, sizes: Dict[nn.Module, int], inputs: Inputs, timed_runs: int) -> Dict[nn.Module, Use]:
+def measure(
+    model: nn.Module, sizes: Dict[nn.Module, int], inputs: Inputs, timed_runs: Optional[int]
+) -> Dict[nn.Module, Use]:
     """The use of each of the layers in `sizes` in a forward of `model`, in eval mode and without gradients.
 
-    One run counts, and warms up; `timed_runs` more take the time, and the least of each layer stands. The model comes
-    out as it went in, also where its forward fails: training flags, hooks, and torch's generators.
+    One run counts, and warms up; `timed_runs` more (if None, RUNS of a model on the CPU) take the time, and the least
+    of each layer stands. The model comes out as it went in, also where its forward fails: training flags, hooks, and
+    torch's generators.
 
     Args:
         sizes: the layers, and the number of weights that each computes with.
@@ -49,6 +54,8 @@ def measure(model: nn.Module, sizes: Dict[nn.Module, int], inputs: Inputs, timed
     for device in devices:
         if timed_runs and device.type != "cpu":
             raise ValueError(f"timed_runs must be 0 for a model that is not on the CPU, got {timed_runs} on {device}")
+    if timed_runs is None:
+        timed_runs = RUNS if all(device.type == "cpu" for device in devices) else 0
     watch = _Watch(sizes)
     cuda = [device.index for device in devices if device.type == "cuda"]
     with contextlib.ExitStack() as states:

@@ -108,7 +108,7 @@ def summary(
     input_size: Any = None,
     *,
     example_inputs: Any = None,
-    timed_runs: int = 0,
+    timed_runs: Optional[int] = None,
     all_layers: bool = False,
 ) -> Summary:
     """What is left in each prunable layer of any model, the bytes of its weight stored dense and sparse, and, given
@@ -127,9 +127,10 @@ def summary(
         input_size: the size of the input, batch included, or a list of sizes for a forward of several inputs. They are
             normally distributed, in the dtype and on the device of the model.
         example_inputs: the inputs themselves: a tensor, a tuple of positional arguments, or a dict of those by name.
-        timed_runs: how often to run again to take the time. A layer's `ms` are the milliseconds of all its calls in
-            a run, without those of listed layers inside it, in the run where they are least. The first dozen calls of
-            a sparse layer may try tiles (see `set_tuning`): 20 runs are past that.
+        timed_runs: how often to run again to take the time: by default 5 times, on other devices than the CPU not at
+            all. A layer's `ms` are the milliseconds of all its calls in a run, without those of listed layers inside
+            it, in the run where they are least. The first dozen calls of a sparse layer may try tiles (see
+            `set_tuning`): 20 runs are past that.
         all_layers: list also what is not prunable and holds weights: every module with parameters of two or more axes
             of its own, but for ScriptModules. It stays dense, so what it costs sparse is what it costs dense.
 
@@ -146,15 +147,15 @@ def summary(
             a parameter of it has no shape yet.
     """
     layers = layers_of(model, all_layers)
-    timed_runs = _checked_runs(timed_runs)
+    runs = None if timed_runs is None else _checked_runs(timed_runs)
     inputs = _inputs(model, input_size, example_inputs)
-    if inputs is None and timed_runs:
+    if inputs is None and runs:
         raise ValueError(f"timed_runs needs input_size or example_inputs, got timed_runs={timed_runs} alone")
     rows = [held(name, layer) for name, layer in layers]
     if inputs is None:
         return Summary(rows)
     sizes = {layer: each["nnz" if each["kind"] in SPARSE_KINDS else "numel"] for (_, layer), each in zip(layers, rows)}
-    used = measure(model, sizes, inputs, timed_runs)
+    used = measure(model, sizes, inputs, runs)
     return Summary([{**each, **_computed(each, used[layer])} for (_, layer), each in zip(layers, rows)])
 
 
