@@ -5,21 +5,26 @@ from .conv2d import DenseConv2d, SparseConv2d
 from .convert import prunable, prunable_layers, to_dense, to_sparse
 from .fusion import Folded, fuse
 from .linear import DenseLinear, SparseLinear
+from .lstm import DenseLSTM, PrunableLSTM, SparseLSTM, make_prunable_lstm
 from .prunable_layer import Prunable, check_pct, check_rank, check_threshold
 from .values import carry, pattern_of
 
 __all__ = [
     "DenseConv2d",
+    "DenseLSTM",
     "DenseLinear",
     "Folded",
     "Prunable",
+    "PrunableLSTM",
     "SparseConv2d",
+    "SparseLSTM",
     "SparseLinear",
     "carry",
     "check_pct",
     "check_rank",
     "check_threshold",
     "fuse",
+    "make_prunable_lstm",
     "pattern_of",
     "prunable",
     "prunable_layers",
