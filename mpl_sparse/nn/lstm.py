@@ -305,8 +305,8 @@ def _masked_layers(lstm: nn.LSTM) -> Dict[str, DenseLinear]:
         for kind in kinds:
             if lstm._parameters.get(f"{kind}_{name}") is None:
                 raise ValueError(
-                    f"{kind}_{name} of {lstm} is not a parameter of its own: it is made by a hook or parametrization "
-                    "(remove that first), or the LSTM is prunable already"
+                    f"{kind}_{name} of {type(lstm).__name__}({lstm.extra_repr()}) is not a parameter of its own: "
+                    "it is made by a hook or parametrization (remove that first), or the LSTM is prunable already"
                 )
     layers = {}
     for name in _names(lstm):
@@ -384,7 +384,7 @@ def _recur(
         c = forget.sigmoid() * cell[:count] + in_.sigmoid() * candidate.tanh()
         h = out.sigmoid() * c.tanh()
         outputs.append(h)
-        whole = count == len(hidden)
+        whole = count == hidden.shape[0]
         # the rest are sequences that have ended, or in reverse have not begun
         hidden, cell = (h, c) if whole else (torch.cat((h, hidden[count:])), torch.cat((c, cell[count:])))
     return torch.cat(outputs[::-1] if reverse else outputs), hidden, cell
