@@ -6,7 +6,7 @@ over the rows of all steps, and the derivatives of the gates are computed for al
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def lstm(
     # inside forward-mode AD the Function says that it has no jvp
     if forward_ad._current_level >= 0 or (torch.is_grad_enabled() and any(each.requires_grad for each in operands)):
         return LSTMFunction.apply(gates, hidden, cell, weight, bias, pattern, batch_sizes, reverse)
-    return _run(gates, hidden, cell, weight, bias, pattern, batch_sizes, reverse, None)
+    return _run(gates, hidden, cell, weight, bias, pattern, batch_sizes, reverse, False)[0]
 
 
 class _Record(NamedTuple):
@@ -71,44 +71,65 @@ def _run(
     pattern: Optional[Pattern],
     batch_sizes: Sequence[int],
     reverse: bool,
-    record: Optional[_Record],
-) -> States:
-    # A step costs a few dozen microseconds, so views are not made there: those into the rows of all steps are made by
-    # one call, those into what every step uses again once for each number of rows.
-    size, counts = hidden.shape[1], set(batch_sizes)
-    outputs = inputs.new_empty(inputs.shape[0], size)
-    # All sequences have a row here. A step takes the first rows: those below belong to sequences that have ended, or
-    # in reverse have not begun.
-    hidden, cell = (state.clone(memory_format=torch.contiguous_format) for state in (hidden, cell))
-    states = {count: (hidden[:count], cell[:count]) for count in counts}
-    if record is None:
-        buffer = inputs.new_empty(hidden.shape[0], 4 * size)
-        by_count = {count: _gates(buffer[:count], size) for count in counts}
-        gates = [by_count[count] for count in batch_sizes]
+    recorded: bool,
+) -> Tuple[States, Optional[_Record]]:
+    # A step takes a few dozen microseconds, so what it needs is made before: views into the rows of all steps by one
+    # call, views into a buffer that all steps use once for each number of rows.
+    size = hidden.shape[1]
+    outputs, cells = (inputs.new_empty(inputs.shape[0], size) for _ in range(2))
+    h_rows, c_rows = outputs.split(batch_sizes), cells.split(batch_sizes)
+    gates = inputs.new_empty(inputs.shape[0] if recorded else batch_sizes[0], 4 * size)
+    if recorded:
+        views = list(zip(*(each.split(batch_sizes) for each in _gates(gates, size))))
     else:
-        gates = list(zip(*(each.split(batch_sizes) for each in _gates(record.gates, size))))
-        before = list(zip(record.hidden.split(batch_sizes), record.cell.split(batch_sizes)))
-    shares, rows = inputs.split(batch_sizes), outputs.split(batch_sizes)
-    steps = range(len(batch_sizes))
-    for step in reversed(steps) if reverse else steps:
-        h, c = states[batch_sizes[step]]
-        if record is not None:
-            before[step][0].copy_(h)
-            before[step][1].copy_(c)
-        total, in_and_forget, in_, forget, candidate, out = gates[step]
+        by_count = {count: _gates(gates[:count], size) for count in set(batch_sizes)}
+        views = [by_count[count] for count in batch_sizes]
+    alone = batch_sizes[0] == 1  # one sequence: the kernel adds a step's share as its bias
+    if bias is not None and (alone or pattern is None):
+        inputs, bias = inputs + bias, None
+    shares = inputs.unbind() if alone else inputs.split(batch_sizes)
+    before: List[Tuple[Tensor, Tensor]] = []
+    h, c = hidden[:0], cell[:0]
+    steps = list(zip(batch_sizes, shares, views, h_rows, c_rows))
+    for count, share, (total, in_and_forget, in_, forget, candidate, out), next_h, next_c in (
+        reversed(steps) if reverse else steps
+    ):
+        if h.shape[0] != count:
+            h, c = _states_of(h, hidden, count), _states_of(c, cell, count)
+        if recorded:
+            before.append((h, c))
         if pattern is None:
-            torch.addmm(shares[step], h, weight.t(), out=total)
-            if bias is not None:
-                total.add_(bias)
+            torch.addmm(share, h, weight.t(), out=total)
+        elif alone:
+            kernels.linear_forward(h, weight, share, pattern, output=total)
         else:
             kernels.linear_forward(h, weight, bias, pattern, output=total)
-            total.add_(shares[step])
+            total.add_(share)
         in_and_forget.sigmoid_()
         candidate.tanh_()
         out.sigmoid_()
-        c.mul_(forget).addcmul_(in_, candidate)
-        h.copy_(torch.mul(out, c.tanh(), out=rows[step]))
-    return outputs, hidden, cell
+        c = torch.mul(forget, c, out=next_c).addcmul_(in_, candidate)
+        h = torch.mul(out, torch.tanh(c, out=next_h), out=next_h)
+    states = outputs, _last(h_rows, batch_sizes, reverse), _last(c_rows, batch_sizes, reverse)
+    if not recorded:
+        return states, None
+    h_before, c_before = (torch.cat(each[::-1] if reverse else each) for each in zip(*before))
+    return states, _Record(gates, h_before, c_before)
+
+
+def _states_of(states: Tensor, first: Tensor, count: int) -> Tensor:
+    """Those of the `count` first sequences, of which some may only begin now."""
+    have = states.shape[0]
+    return states[:count] if have >= count else torch.cat((states, first[have:count]))
+
+
+def _last(rows: Sequence[Tensor], batch_sizes: Sequence[int], reverse: bool) -> Tensor:
+    """The state of each sequence after its last step, given those of each step."""
+    if reverse:
+        return rows[0].clone()
+    counts = (0, *batch_sizes[:0:-1])  # from the last step to the first: how many go on after it
+    ended = [states[count:] for states, count in zip(reversed(rows), counts) if not count or states.shape[0] > count]
+    return torch.cat(ended)
 
 
 def _gates(gates: Tensor, size: int) -> Tuple[Tensor, ...]:
@@ -135,10 +156,8 @@ class LSTMFunction(torch.autograd.Function):
         batch_sizes: Sequence[int],
         reverse: bool,
     ) -> States:
-        rows, size = gates.shape[0], hidden.shape[1]
-        record = _Record(*(gates.new_empty(rows, width) for width in (4 * size, size, size)))
-        states = _run(gates, hidden, cell, weight, bias, pattern, batch_sizes, reverse, record)
-        ctx.save_for_backward(*record, weight)
+        states, record = _run(gates, hidden, cell, weight, bias, pattern, batch_sizes, reverse, True)
+        ctx.save_for_backward(*cast(_Record, record), weight)
         ctx.pattern, ctx.batch_sizes, ctx.reverse = pattern, batch_sizes, reverse
         if pattern is not None:
             hold_values(ctx, weight, pattern)

@@ -157,8 +157,8 @@ class RedditLSTM(BaseModel):
     """LEAF's language model for Reddit (reddit/stacked_lstm.py): the next word after each word of a comment.
 
     Its weights start uniform in [-0.1, 0.1], the LSTM's biases at 0. Here each comment begins with zero states, where
-    LEAF begins a client's next batch with those in which the last one has ended. LEAF counts only the words of a comment,
-    not its padding: what follows a word does not change the output there, so a loss that leaves out padding does so too.
+    LEAF begins a client's next batch with those in which the last one has ended. LEAF's loss leaves out the padding at
+    a comment's end, which changes no output before it.
 
     Args:
         words: the size of the vocabulary.
