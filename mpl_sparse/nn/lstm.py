@@ -90,29 +90,29 @@ class PrunableLSTM(nn.LSTM):
         packed = input if isinstance(input, PackedSequence) else None
         batch_sizes = None if packed is None else packed.batch_sizes
         data = _tensor("input", input if packed is None else packed.data)
-        one = packed is None and data.dim() == 2
         if packed is None and data.dim() not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {data.dim()}D instead")
+        unbatched = packed is None and data.dim() == 2
         batch_dim = 0 if self.batch_first else 1
-        if one:
+        if unbatched:
             data = data.unsqueeze(batch_dim)
         self.check_input(data, batch_sizes)
         if packed is None and data.shape[1 - batch_dim] == 0:
             raise RuntimeError(f"Expected sequence length to be larger than 0 in RNN, got input {tuple(data.shape)}")
-        states = self._first_states(data, batch_sizes, hx, one)
+        states = self._first_states(data, batch_sizes, hx, unbatched)
         if packed is not None and hx is not None:
             states = self.permute_hidden(states, packed.sorted_indices)
 
-        if all(_is_plain(child, DenseLinear) for pair in self._pairs() for child in pair):
-            output, *last = self._fused(data, batch_sizes, states)
-        else:
-            output, *last = self._by_layers(data, batch_sizes, states)
+        all_masked = all(_is_plain(child, DenseLinear) for pair in self._pairs() for child in pair)
+        compute = self._fused if all_masked else self._by_layers
+        output, hidden, cell = compute(data, batch_sizes, states)
 
-        hidden, cell = last
         if packed is not None:
             order, back = packed.sorted_indices, packed.unsorted_indices
             return PackedSequence(output, packed.batch_sizes, order, back), self.permute_hidden((hidden, cell), back)
-        return (output.squeeze(batch_dim), (hidden.squeeze(1), cell.squeeze(1))) if one else (output, (hidden, cell))
+        if unbatched:
+            return output.squeeze(batch_dim), (hidden.squeeze(1), cell.squeeze(1))
+        return output, (hidden, cell)
 
     def check_input(self, input: Tensor, batch_sizes: Optional[Tensor]) -> None:
         """ValueError or RuntimeError, in nn.LSTM's words, if `input` has a wrong dtype or shape."""
@@ -130,7 +130,7 @@ class PrunableLSTM(nn.LSTM):
                 f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got {input.size(-1)}"
             )
 
-    def _first_states(self, data: Tensor, batch_sizes: Optional[Tensor], hx: Any, one: bool) -> Pair:
+    def _first_states(self, data: Tensor, batch_sizes: Optional[Tensor], hx: Any, unbatched: bool) -> Pair:
         """(h_0, c_0) with the dimension of the batch, checked; zeros for None."""
         if hx is None:
             zeros = data.new_zeros(self.get_expected_hidden_size(data, batch_sizes))
@@ -139,13 +139,13 @@ class PrunableLSTM(nn.LSTM):
             raise TypeError(f"hx must be a pair of tensors (h_0, c_0), got {type(hx).__name__}")
         hidden, cell = (_tensor(f"hx[{index}]", state) for index, state in enumerate(hx))
         if batch_sizes is None:
-            kind, dimensions = ("unbatched 2-D", 2) if one else ("batched 3-D", 3)
+            kind, dimensions = ("unbatched 2-D", 2) if unbatched else ("batched 3-D", 3)
             if hidden.dim() != dimensions or cell.dim() != dimensions:
                 raise RuntimeError(
                     f"For {kind} input, hx and cx should also be {dimensions}-D "
                     f"but got ({hidden.dim()}-D, {cell.dim()}-D) tensors"
                 )
-            if one:
+            if unbatched:
                 hidden, cell = hidden.unsqueeze(1), cell.unsqueeze(1)
         expected = self.get_expected_hidden_size(data, batch_sizes)
         for index, state in enumerate((hidden, cell)):

@@ -524,6 +524,20 @@ def test_training_with_pruning_equals_the_masked_dense_one(make):
         torch.testing.assert_close(twin.bias, layer.bias)
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_the_output_may_be_changed_in_place(storage):
+    lstm = stored(pruned(3, 4), storage)
+    grads = []
+    for module in (lstm, plain(lstm)):
+        input = torch.ones(5, 2, 3, dtype=torch.float64, requires_grad=True)
+        output, (hidden, cell) = module(input)
+        output.relu_()
+        hidden.mul_(2)
+        (output.sum() + hidden.sum() + cell.sum()).backward()
+        grads.append(input.grad)
+    torch.testing.assert_close(*grads)
+
+
 def test_differentiable_once():
     lstm = stored(pruned(3, 4), "sparse").requires_grad_(False)
     input = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
