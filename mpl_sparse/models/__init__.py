@@ -9,11 +9,46 @@ from typing import Any, List
 from .. import requires_torch  # noqa: F401
 from . import vision
 from .base_model import BaseModel
-from .leaf import Conv2, Conv4, conv2, conv4
+from .leaf import (
+    Conv2,
+    Conv4,
+    RedditLSTM,
+    Sent140LogisticRegression,
+    Sent140LSTM,
+    ShakespeareLSTM,
+    SyntheticLogisticRegression,
+    conv2,
+    conv4,
+    reddit_lstm,
+    sent140_logistic_regression,
+    sent140_lstm,
+    shakespeare_lstm,
+    synthetic_logistic_regression,
+)
 from .lenet import LeNet5, lenet5
 from .registry import get_model, list_models
 
-__all__ = ["BaseModel", "Conv2", "Conv4", "LeNet5", "conv2", "conv4", "get_model", "lenet5", "list_models"]
+__all__ = [
+    "BaseModel",
+    "Conv2",
+    "Conv4",
+    "LeNet5",
+    "RedditLSTM",
+    "Sent140LSTM",
+    "Sent140LogisticRegression",
+    "ShakespeareLSTM",
+    "SyntheticLogisticRegression",
+    "conv2",
+    "conv4",
+    "get_model",
+    "lenet5",
+    "list_models",
+    "reddit_lstm",
+    "sent140_logistic_regression",
+    "sent140_lstm",
+    "shakespeare_lstm",
+    "synthetic_logistic_regression",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -80,6 +80,7 @@ def _prunable_class(cls: type) -> type:
 def _torchvision(wanted: str) -> Any:
     what = f"mpl_sparse.models.{wanted} is a model of torchvision"
     try:
+        importlib.import_module("torchvision")
         models = importlib.import_module("torchvision.models")
     except ModuleNotFoundError as error:
         if error.name != "torchvision":

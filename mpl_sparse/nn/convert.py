@@ -15,6 +15,7 @@ from .conversions import Conversion, remember
 from .dense_weight import dense_weight
 from .fused_path import leave_fused_path
 from .linear import DenseLinear, SparseLinear
+from .lstm import DenseLSTM, PrunableLSTM, SparseLSTM
 from .masked import Masked
 from .prunable_layer import Prunable
 from .readers import other_uses
@@ -33,13 +34,19 @@ class _Kind(NamedTuple):
     sparse: Any
 
 
-_KINDS = (_Kind(nn.Conv2d, DenseConv2d, SparseConv2d), _Kind(nn.Linear, DenseLinear, SparseLinear))
+_KINDS = (
+    _Kind(nn.Conv2d, DenseConv2d, SparseConv2d),
+    _Kind(nn.Linear, DenseLinear, SparseLinear),
+    _Kind(nn.LSTM, DenseLSTM, SparseLSTM),
+)
 _COMPUTES_IN = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def prunable(model: nn.Module, exclude: Patterns = ()) -> nn.Module:
-    """Make each nn.Conv2d and nn.Linear of `model` prunable, in place: the very layers become `DenseConv2d` and
-    `DenseLinear`, with the same Parameter objects, names, hooks and flags.
+    """Make each nn.Conv2d, nn.Linear and nn.LSTM of `model` prunable, in place: the very layers become `DenseConv2d`,
+    `DenseLinear` and `DenseLSTM`, with the same Parameter objects, names, hooks and flags.
+
+    (The weights of an LSTM move into linear layers that are its children: `ih_l0.weight` for `weight_ih_l0`, ...)
 
     Masks of torch.nn.utils.prune become the layers' own. What cannot be prunable without changing what the model
     computes stays as it is, and `conversion_report(model)` tells which layers, and why: subclasses with a forward of
@@ -73,7 +80,7 @@ def prunable(model: nn.Module, exclude: Patterns = ()) -> nn.Module:
                 continue
             why = excluded.why(module) or _why_not_prunable(module) or uses.get(module) or owners.get(module) or ""
             if not why:
-                why = "masked" if dense_weight(module).mask is None else "masked, as by torch.nn.utils.prune"
+                why = "masked, as by torch.nn.utils.prune" if _is_pruned_by_torch(module) else "masked"
                 layers.append(module)
         rows.append((name, module, was, why))
     for layer in layers:
@@ -175,6 +182,10 @@ class _Copies:
                     self.memo[id(value)] = value.detach().clone()
         copied = copy.deepcopy(self.model, self.memo)
         leave_fused_path(copied)
+        for module in copied.modules():
+            if type(module) in (DenseLSTM, SparseLSTM):
+                kinds = {type(child) for child in module.children()}
+                module.__class__ = SparseLSTM if SparseLinear in kinds else DenseLSTM
         now = [type(self.memo.get(id(module), module)).__name__ for _, module, _ in rows]
         remember(copied, [Conversion(name, type(m).__name__, kind, why) for (name, m, why), kind in zip(rows, now)])
         return copied
@@ -205,8 +216,10 @@ class _Excluded:
 
 def _has_weight(module: nn.Module) -> bool:
     """Whether it holds a matrix of weights itself, and not in a part of it: what a report tells of."""
-    return isinstance(module, tuple(kind.plain for kind in _KINDS)) or any(
-        parameter is not None and parameter.dim() >= 2 for parameter in module._parameters.values()
+    return (
+        not isinstance(module, PrunableLSTM)
+        and isinstance(module, tuple(kind.plain for kind in _KINDS))
+        or any(parameter is not None and parameter.dim() >= 2 for parameter in module._parameters.values())
     )
 
 
@@ -235,29 +248,32 @@ def _becomes(module: nn.Module) -> Tuple[type, ...]:
 
 
 def _why_not_prunable(module: nn.Module) -> Optional[str]:
-    if _kind_of(module) is None:
-        plain = [kind.plain.__name__ for kind in _KINDS if isinstance(module, kind.plain)]
-        if not plain:
+    kind = _kind_of(module)
+    if kind is None:
+        kinds = [kind for kind in _KINDS if isinstance(module, kind.plain)]
+        if not kinds:
             return f"there is no prunable {type(module).__name__}"
-        try:
-            dense_weight(module)
-        except ValueError as error:  # parametrize makes a subclass: that says more
-            return str(error)
-        return f"a subclass of {plain[0]} that may compute something else"
+        return _why_not_plain(kinds[0], module) or f"a subclass of {kinds[0].plain.__name__} that may compute otherwise"
+    return _why_not_plain(kind, module)
+
+
+def _why_not_plain(kind: _Kind, module: nn.Module) -> Optional[str]:
     try:
-        dense_weight(module)
+        kind.masked.check_plain(module)
     except ValueError as error:
         return str(error)
     return None
 
 
+def _is_pruned_by_torch(module: nn.Module) -> bool:
+    return not isinstance(module, nn.LSTM) and dense_weight(module).mask is not None
+
+
 def _why_not_sparse(module: nn.Module) -> Optional[str]:
-    weight = dense_weight(module)
-    if weight.mask is None and not isinstance(module, Masked):
+    if not isinstance(module, Masked) and not _is_pruned_by_torch(module):
         return "not made prunable"
-    if weight.parameter.dtype not in _COMPUTES_IN:
-        return f"there are no sparse kernels for {weight.parameter.dtype}"
-    return None
+    dtype = dense_weight(module).parameter.dtype
+    return None if dtype in _COMPUTES_IN else f"there are no sparse kernels for {dtype}"
 
 
 def check_module(model: Any) -> None:

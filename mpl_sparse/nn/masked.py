@@ -51,6 +51,11 @@ class Masked(Prunable, nn.Module):
         layer.__class__ = cls
         layer._take_over(layer, weight)  # type: ignore[operator]
 
+    @staticmethod
+    def check_plain(layer: nn.Module) -> None:
+        """ValueError, in words that tell why, unless `make_prunable` takes the layer."""
+        dense_weight(layer)
+
     def _take_over(self, layer: nn.Module, weight: DenseWeight) -> None:
         """The parameters and buffers of `layer`: the very same objects, so that an optimizer with them works on."""
         parameters, buffers = dense_parameters(layer, weight), dict(layer._buffers)

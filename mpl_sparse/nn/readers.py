@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, Optional,
 from torch import nn
 
 from .fused_path import calls_its_layers
+from .lstm import PrunableLSTM
 
 __all__ = ["other_uses"]
 
@@ -44,7 +45,8 @@ def other_uses(model: nn.Module, becomes: Callable[[nn.Module], Tuple[type, ...]
     """
     uses: Dict[nn.Module, str] = {}
     for module in model.modules():
-        if type(module) not in _CALL_ONLY and not calls_its_layers(module) and _holds_modules(module):
+        known = type(module) in _CALL_ONLY or isinstance(module, PrunableLSTM) or calls_its_layers(module)
+        if not known and _holds_modules(module):
             _Walk(module, becomes, uses).run(vars(module).get("forward", type(module).forward))
     return uses
 
@@ -281,9 +283,12 @@ class _Body:
         return self.walk.run(function, arguments or (frozenset(),), keywords)
 
     def _method(self, module: nn.Module, name: str, arguments: Tuple[Modules, ...], keywords: Scope) -> Modules:
-        # another module's forward is followed on its own; methods of nn.Module compute nothing with a weight
+        # another module's forward is followed on its own; methods of nn.Module compute nothing with a weight; those of
+        # a layer are its kind's, which the converted layer has too
         method = getattr(type(module), name, None)
         if method is None or name in ("forward", "__call__") or method is getattr(nn.Module, name, None):
+            return frozenset()
+        if self.walk.becomes(module):
             return frozenset()
         if isinstance(inspect.getattr_static(type(module), name), (staticmethod, classmethod)):
             first: Tuple[Modules, ...] = (frozenset(),) if hasattr(method, "__self__") else ()

@@ -198,7 +198,7 @@ def test_subclasses_that_change_only_how_they_are_built_are_prunable():
 
     model = prunable(nn.Sequential(Square(3), Scaled(1, 1, 1)))
     assert type(model[0]) is DenseLinear and type(model[1]) is Scaled
-    assert why(model, "1") == "a subclass of Conv2d that may compute something else"
+    assert why(model, "1") == "a subclass of Conv2d that may compute otherwise"
 
 
 def test_a_layer_with_a_forward_of_its_own_is_left_alone():
