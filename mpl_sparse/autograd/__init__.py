@@ -3,13 +3,17 @@
 from .. import requires_torch  # noqa: F401
 from .functions import AddmmFunction, SparseConv2dFunction
 from .library import remember_pattern
-from .operations import conv2d, linear, traced_conv2d, traced_linear
+from .operations import conv2d, eager_conv2d, eager_linear, linear, traced_conv2d, traced_linear
+from .recording import is_recorded
 from .team import lend_torch_threads
 
 __all__ = [
     "AddmmFunction",
     "SparseConv2dFunction",
     "conv2d",
+    "eager_conv2d",
+    "eager_linear",
+    "is_recorded",
     "linear",
     "remember_pattern",
     "traced_conv2d",

@@ -11,7 +11,7 @@ from .. import _core
 from ..pattern import Pattern
 from . import kernels
 
-__all__ = ["AddmmFunction", "SparseConv2dFunction"]
+__all__ = ["AddmmFunction", "SparseConv2dFunction", "no_second_gradient"]
 
 
 ONCE = "sparse layers are differentiable once: there is no gradient of their gradient"
@@ -22,16 +22,23 @@ Gradients = Tuple[Optional[Tensor], ...]
 class _NoSecondGradient(torch.autograd.Function):
     """Hands a gradient on; who differentiates it is told why not. `sources` are what the gradient depends on."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *sources: Optional[Tensor]) -> Tensor:
+    def forward(gradient: Tensor, *sources: Optional[Tensor]) -> Tensor:
         return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        """Nothing is kept: there is no backward."""
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:
         raise RuntimeError(ONCE)
 
 
-def _once(gradients: Gradients, *sources: Optional[Tensor]) -> Gradients:
+def no_second_gradient(gradients: Gradients, *sources: Optional[Tensor]) -> Gradients:
+    """`gradients`, which depend on `sources`, such that differentiating them raises RuntimeError."""
     if not torch.is_grad_enabled():  # create_graph=False: nobody can differentiate them
         return gradients
     return tuple(None if g is None else _NoSecondGradient.apply(g, *sources) for g in gradients)
@@ -79,7 +86,7 @@ class AddmmFunction(torch.autograd.Function):
                 None if input is None else kernels.linear_grad_values(input, grad_output, ctx.pattern),
                 grad_output.sum(0) if ctx.needs_input_grad[2] else None,
             )
-        return (*_once(gradients, grad_output, input, values), None)
+        return (*no_second_gradient(gradients, grad_output, input, values), None)
 
 
 class SparseConv2dFunction(torch.autograd.Function):
@@ -118,4 +125,4 @@ class SparseConv2dFunction(torch.autograd.Function):
                 None if input is None else kernels.conv2d_grad_values(input, grad_output, pattern, geometry),
                 grad_output.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
             )
-        return (*_once(gradients, grad_output, input, values), None, None)
+        return (*no_second_gradient(gradients, grad_output, input, values), None, None)

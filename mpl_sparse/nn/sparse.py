@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -54,6 +55,8 @@ class Sparse(Prunable, nn.Module):
         check_plain_weight(layer)
         weight = (layer.masked_weight if isinstance(layer, Masked) else layer.weight).detach()
         if pattern is None:
+            if weight.is_meta:
+                raise ValueError("a layer on the meta device holds no zeros to leave out: its pattern must be given")
             pattern = Pattern.from_dense(weight.cpu())
         self._check_pattern(pattern, weight.shape)
         take_settings(self, copied_settings(layer))
@@ -131,6 +134,15 @@ class Sparse(Prunable, nn.Module):
         except KeyError:  # torch.nn.utils.parametrize has made the bias a property
             return self.values, self.bias
 
+    def _scattered_weight(self) -> Tensor:
+        """The dense weight, made of `values` by torch's own operations: what an exporter stores is no larger."""
+        positions = torch.from_numpy(self._pattern.flat_positions())
+        zeros = self.values.new_zeros(1).expand(self.weight_shape.numel())  # one zero in the file, not all of them
+        return zeros.scatter(0, positions, self.values).view(self.weight_shape)
+
+    def _activated(self, output: Tensor) -> Tensor:
+        return torch.relu(output) if self.activation == "relu" else output
+
     def remaining_weight(self) -> Tensor:
         """The remaining weights, detached, 1-D, in row-major order of position."""
         return self.values.detach()
@@ -157,14 +169,27 @@ class Sparse(Prunable, nn.Module):
         dense.register_buffer("mask", mask)
         return dense
 
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script calls first."""
+        raise TypeError(
+            f"torch.jit.script cannot compile {type(self).__name__}: use torch.compile, torch.export or torch.jit.trace"
+        )
+
     def __setstate__(self, state: Dict[str, Any]) -> None:
         super().__setstate__(state)
         self._bind()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
+        self._write_positions()
         self._bind()
         return self
+
+    def _write_positions(self) -> None:
+        """Write the pattern to its copies where they are not alike: to_empty() leaves them as it finds their memory."""
+        for buffer, position in ((self.row_ptr, self._pattern.row_ptr), (self.col_idx, self._pattern.col_idx)):
+            if not buffer.is_meta and not np.array_equal(buffer.cpu().numpy(), position):
+                buffer.copy_(torch.tensor(position, device="cpu"))
 
     def _load_from_state_dict(
         self,
