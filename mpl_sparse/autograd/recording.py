@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack
-from torch.compiler import is_compiling
+from torch._C import _is_tracing, _len_torch_dispatch_stack
+from torch.compiler import is_dynamo_compiling
 
 __all__ = ["is_recorded"]
 
@@ -13,4 +13,5 @@ def is_recorded() -> bool:
 
     They see operations of torch only: what a kernel writes would be left out without a word.
     """
-    return is_compiling() or _get_tracing_state() is not None or _len_torch_dispatch_stack() > 0
+    # torch.export without torch's compiler runs in a dispatch mode
+    return is_dynamo_compiling() or _is_tracing() or _len_torch_dispatch_stack() > 0

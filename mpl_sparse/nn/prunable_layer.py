@@ -195,7 +195,7 @@ def check_plain_weight(layer: nn.Module) -> None:
 
 
 # what belongs to a layer's storage, not to its settings
-_STORAGE = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_pattern", "_compiled_call_impl"}
+_STORAGE = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_pattern", "_written", "_compiled_call_impl"}
 
 
 def take_settings(layer: nn.Module, settings: Dict[str, Any]) -> None:
