@@ -145,12 +145,19 @@ class Sparse(Prunable, nn.Module):
         except KeyError:  # torch.nn.utils.parametrize has made the bias a property
             return self.values, self.bias
 
+    def train(self: Layer, mode: bool = True) -> Layer:
+        """As nn.Module's. RuntimeError if others have written other positions to row_ptr and col_idx."""
+        if not self.row_ptr.is_meta:
+            self._check_positions()
+        return super().train(mode)
+
     def _check_positions(self) -> None:
         """RuntimeError if others have written other positions to the pattern's copies."""
         if not self._positions_hold():
             raise RuntimeError(
                 "row_ptr and col_idx were overwritten and no longer are the layer's pattern. DistributedDataParallel "
-                "does so where processes differ: give all of them one pattern (load one state_dict) before it is made"
+                "does so where processes differ: give all of them one pattern (load one state_dict) before it is made; "
+                "averages of models do so too: take mpl_sparse.optim.AveragedModel"
             )
         self._bind()
 
