@@ -33,14 +33,14 @@ def twins(seed=0):
 
 
 def weights(model, of=torch.Tensor.detach):
-    """`of` each parameter, or 0 where that is None, by name: of a masked weight only where it remains."""
+    """A copy of what `of` has for each parameter, 0 for None, by name: of a masked weight only where it remains."""
     found = {}
     for name, module in model.named_modules():
         for kind, parameter in module._parameters.items():
             if parameter is None:
                 continue
             tensor = of(parameter)
-            tensor = torch.zeros_like(parameter) if tensor is None else tensor
+            tensor = torch.zeros_like(parameter) if tensor is None else tensor.clone()
             if "mask" in module._buffers:
                 kind, tensor = ("values", tensor[module.mask]) if kind == "weight" else (kind, tensor)
             found[f"{name}.{kind}"] = tensor

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import Any, Iterator, List, Tuple
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
 
     Before each average its layers take on the patterns and masks of the model's: surviving weights keep their average,
     weights that grow in a sparse layer start from 0. torch's own adds up weights of different places where a layer has
-    changed its pattern, and with `use_buffers` also the positions.
+    changed its pattern, and with `use_buffers` also the positions; of masks it makes no average.
     """
 
     def update_parameters(self, model: nn.Module) -> None:
@@ -34,10 +35,8 @@ class AveragedModel(torch.optim.swa_utils.AveragedModel):
         for average, layer in pairs:
             if average.pattern != layer.pattern:
                 _follow(average, layer)
-        super().update_parameters(model)
-        if self.use_buffers:
-            for average, layer in pairs:
-                _follow(average, layer)
+        with _without_positions(averages), _without_positions(layers):
+            super().update_parameters(model)
 
 
 def _follow(average: Any, layer: Any) -> None:
@@ -45,3 +44,17 @@ def _follow(average: Any, layer: Any) -> None:
         average.pattern = layer.pattern
     else:
         average.set_mask(layer.mask)
+
+
+@contextlib.contextmanager
+def _without_positions(layers: List[Tuple[str, Any]]) -> Iterator[None]:
+    """The layers without the buffers of which there is no average."""
+    taken = [
+        (layer, {name: layer._buffers.pop(name) for name in ("mask", "row_ptr", "col_idx") if name in layer._buffers})
+        for _, layer in layers
+    ]
+    try:
+        yield
+    finally:
+        for layer, buffers in taken:
+            layer._buffers.update(buffers)
