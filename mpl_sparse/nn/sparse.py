@@ -167,7 +167,7 @@ class Sparse(Prunable, nn.Module):
 
     def _scattered_weight(self) -> Tensor:
         """The dense weight, made of `values` by torch's own operations: what an exporter stores is no larger."""
-        positions = torch.from_numpy(self._pattern.flat_positions())
+        positions = torch.from_dlpack(self._pattern.flat_positions())  # of from_numpy torch.jit warns
         zeros = self.values.new_zeros(1).expand(self.weight_shape.numel())  # one zero in the file, not all of them
         return zeros.scatter(0, positions, self.values).view(self.weight_shape)
 
