@@ -116,6 +116,12 @@ class Prunable:
         remaining = self.num_weight
         self.prune_lowest(torch.randperm(remaining, generator=generator), int(pct * remaining))
 
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script calls first."""
+        raise TypeError(
+            f"torch.jit.script cannot compile {type(self).__name__}: use torch.compile, torch.export or torch.jit.trace"
+        )
+
     def move_data(self, device: Any) -> None:
         """`to(device)`: the mask is a buffer, which moves with the layer. Kept for the original's callers."""
         self.to(device)  # type: ignore[attr-defined]

@@ -147,7 +147,7 @@ class Sparse(Prunable, nn.Module):
 
     def train(self: Layer, mode: bool = True) -> Layer:
         """As nn.Module's. RuntimeError if others have written other positions to row_ptr and col_idx."""
-        if not self.row_ptr.is_meta:
+        if self._written is not None and self.row_ptr._version != self._written:
             self._check_positions()
         return super().train(mode)
 
@@ -199,12 +199,6 @@ class Sparse(Prunable, nn.Module):
         dense.register_parameter("bias", copied(self.bias))
         dense.register_buffer("mask", mask)
         return dense
-
-    def __prepare_scriptable__(self) -> Any:
-        """What torch.jit.script calls first."""
-        raise TypeError(
-            f"torch.jit.script cannot compile {type(self).__name__}: use torch.compile, torch.export or torch.jit.trace"
-        )
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
         super().__setstate__(state)

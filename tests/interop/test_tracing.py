@@ -168,9 +168,10 @@ def test_jit_trace(pair, kind):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_jit_script_is_refused(pair):
-    before = str(pair[1])
-    with pytest.raises(TypeError, match="torch.jit.script cannot compile SparseConv2d: use torch.compile"):
-        torch.jit.script(pair[1])
-    with pytest.raises(TypeError, match="torch.jit.script cannot compile SparseLinear"):
-        torch.jit.script(pair[1][7])
-    assert str(pair[1]) == before
+    for model, kind in zip(pair, ("Dense", "Sparse")):
+        before = str(model)
+        with pytest.raises(TypeError, match=f"torch.jit.script cannot compile {kind}Conv2d: use torch.compile"):
+            torch.jit.script(model)
+        with pytest.raises(TypeError, match=f"torch.jit.script cannot compile {kind}Linear"):
+            torch.jit.script(model[7])
+        assert str(model) == before
