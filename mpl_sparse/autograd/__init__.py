@@ -1,6 +1,7 @@
 """The two operations for torch: autograd Functions, torch.library ops, and the functions that choose between them."""
 
 from .. import requires_torch  # noqa: F401
+from .dense import dense_conv2d, dense_linear
 from .functions import AddmmFunction, SparseConv2dFunction
 from .library import remember_pattern
 from .operations import conv2d, eager_conv2d, eager_linear, linear, traced_conv2d, traced_linear
@@ -11,6 +12,8 @@ __all__ = [
     "AddmmFunction",
     "SparseConv2dFunction",
     "conv2d",
+    "dense_conv2d",
+    "dense_linear",
     "eager_conv2d",
     "eager_linear",
     "is_recorded",

@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 from ..geometry import Pads, Pair, check_conv2d, check_linear, conv2d_geometry
 from ..pattern import Pattern
 from . import kernels, library
+from .dense import dense_conv2d, dense_linear
 from .functions import AddmmFunction, SparseConv2dFunction
 from .recording import is_recorded
 from .transforms import transformed_conv2d, transformed_linear
@@ -42,6 +43,8 @@ def linear(input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Patte
         ValueError: an operand is not a dense CPU tensor, or has another shape.
     """
     if is_recorded():
+        if torch.onnx.is_in_onnx_export():
+            return dense_linear(input, values, bias, pattern, activation)
         row_ptr, col_idx = _positions(pattern)
         return traced_linear(input, values, bias, row_ptr, col_idx, pattern.cols, activation)
     return eager_linear(input, values, bias, pattern, activation)
@@ -120,6 +123,8 @@ def conv2d(
     """
     sizes = kernel_size, stride, padding, dilation, groups
     if is_recorded():
+        if torch.onnx.is_in_onnx_export():
+            return dense_conv2d(input, values, bias, pattern, *sizes, activation)
         row_ptr, col_idx = _positions(pattern)
         return traced_conv2d(input, values, bias, row_ptr, col_idx, pattern.cols, *sizes, activation)
     return eager_conv2d(input, values, bias, pattern, *sizes, activation)

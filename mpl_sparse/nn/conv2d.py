@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from ..autograd import eager_conv2d, is_recorded, traced_conv2d
+from ..autograd import dense_conv2d, eager_conv2d, is_recorded, traced_conv2d
 from ..pattern import Pattern
 from .masked import Masked
 from .sparse import Sparse
@@ -116,14 +116,13 @@ class SparseConv2d(Sparse):
         recorded = is_recorded() or not isinstance(input, Tensor)
         if recorded and is_symbolic(self, input):
             return called_as_one(self, input)
-        if recorded and torch.onnx.is_in_onnx_export():
-            weight = self._scattered_weight()
-            return self._activated(nn.Conv2d._conv_forward(self, input, weight, self.bias))  # type: ignore[arg-type]
         left, right, top, bottom = self._reversed_padding_repeated_twice
         if self.padding_mode != "zeros":
             input = F.pad(input, (left, right, top, bottom), self.padding_mode)
             left = right = top = bottom = 0
         sizes = self.kernel_size, self.stride, (top, bottom, left, right), self.dilation, self.groups
+        if recorded and torch.onnx.is_in_onnx_export():
+            return dense_conv2d(input, self.values, self.bias, self._pattern, *sizes, self.activation)
         if recorded:
             cols = self.weight_shape[1:].numel()
             return traced_conv2d(

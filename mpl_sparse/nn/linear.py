@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from ..autograd import eager_linear, is_recorded, traced_linear
+from ..autograd import dense_linear, eager_linear, is_recorded, traced_linear
 from ..pattern import Pattern
 from .masked import Masked
 from .sparse import Sparse
@@ -99,7 +99,7 @@ class SparseLinear(Sparse):
             if is_symbolic(self, input):
                 return called_as_one(self, input)
             if torch.onnx.is_in_onnx_export():
-                return self._activated(F.linear(input, self._scattered_weight(), self.bias))
+                return dense_linear(input, self.values, self.bias, self._pattern, self.activation)
             positions = self.row_ptr, self.col_idx, self.in_features
             return traced_linear(input, self.values, self.bias, *positions, self.activation)
         values, bias = self._weights()

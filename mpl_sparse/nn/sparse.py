@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 
 from ..autograd import remember_pattern
 from ..pattern import Pattern
@@ -103,7 +104,7 @@ class Sparse(Prunable, nn.Module):
         data, grad = carry(values, old, pattern), None if values.grad is None else carry(values.grad, old, pattern)
         values.grad = None
         if data.shape != values.shape:
-            _warn_of_data_parallel()
+            _warn_of_data_parallel(values)
             # by way of another dtype: only so does torch forget the old size, which a graph that still lives would keep
             values.data = values.new_empty(0, dtype=torch.complex64)
         values.data = data
@@ -164,15 +165,6 @@ class Sparse(Prunable, nn.Module):
     def _positions_hold(self) -> bool:
         copies = (self.row_ptr, self._pattern.row_ptr), (self.col_idx, self._pattern.col_idx)
         return all(np.array_equal(buffer.cpu().numpy(), positions) for buffer, positions in copies)
-
-    def _scattered_weight(self) -> Tensor:
-        """The dense weight, made of `values` by torch's own operations: what an exporter stores is no larger."""
-        positions = torch.from_dlpack(self._pattern.flat_positions())  # of from_numpy torch.jit warns
-        zeros = self.values.new_zeros(1).expand(self.weight_shape.numel())  # one zero in the file, not all of them
-        return zeros.scatter(0, positions, self.values).view(self.weight_shape)
-
-    def _activated(self, output: Tensor) -> Tensor:
-        return torch.relu(output) if self.activation == "relu" else output
 
     def remaining_weight(self) -> Tensor:
         """The remaining weights, detached, 1-D, in row-major order of position."""
@@ -264,10 +256,21 @@ class Sparse(Prunable, nn.Module):
         return pattern
 
 
-def _warn_of_data_parallel() -> None:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+def _warn_of_data_parallel(values: nn.Parameter) -> None:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if distributed and values.requires_grad and _is_held_by_autograd(values):
         warnings.warn(
             "the number of a layer's weights changed: a DistributedDataParallel that was made before no longer reduces "
             "their gradients; make it anew",
-            stacklevel=4,
+            stacklevel=5,
         )
+
+
+def _is_held_by_autograd(values: nn.Parameter) -> bool:
+    """Whether the node that accumulates the parameter's gradient lives: in DistributedDataParallel, or in a graph."""
+    _notes(values)["mpl_sparse"] = "seen"  # a node that nobody holds is gone after this line
+    return "mpl_sparse" in _notes(values)
+
+
+def _notes(values: nn.Parameter) -> Any:
+    return get_gradient_edge(values).node.metadata

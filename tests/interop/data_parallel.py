@@ -95,6 +95,9 @@ def moved(process):
 def stale(process):
     """DistributedDataParallel is not made anew."""
     model = process.model(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model[7].prune_by_pct(0.5)  # before it is made all is well
     parallel = process.wrapped(model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -11,7 +11,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 from torch import nn  # noqa: E402
 from twins import images, train, twins  # noqa: E402
 
+from mpl_sparse import functional  # noqa: E402
 from mpl_sparse.nn import DenseConv2d, DenseLinear, SparseConv2d, SparseLinear, fuse, to_sparse  # noqa: E402
+from mpl_sparse.pattern import Pattern  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -78,20 +80,41 @@ def test_a_layer(exporter, make, shape):
     layer.random_prune_by_pct(0.7)
     for activation in ("none", "relu"):
         layer.activation = activation
-        path = exporter(copy.deepcopy(layer).requires_grad_(False), torch.randn(shape))
+        path = exporter(copy.deepcopy(layer).eval(), torch.randn(shape))
         input = torch.randn(3, *shape[1:])
         torch.testing.assert_close(run(path, input), layer(input).detach(), rtol=1e-4, atol=1e-5)
 
 
+class Functional(nn.Module):
+    """A user's own module over the functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.patterns = [Pattern.from_mask(torch.rand(shape) < 0.3) for shape in ((6, 2, 2, 3), (5, 72))]
+        self.filters, self.weights = (nn.Parameter(torch.randn(pattern.nnz)) for pattern in self.patterns)
+
+    def forward(self, input):
+        options = {"padding": "same", "groups": 2, "kernel_size": (2, 3)}
+        images = functional.conv2d(input, self.filters, self.patterns[0], **options)
+        return functional.linear(images.flatten(1), self.weights, self.patterns[1])
+
+
+def test_functions(exporter):
+    model = Functional().eval()
+    path = exporter(model, torch.randn(2, 4, 3, 4))
+    input = torch.randn(5, 4, 3, 4)
+    torch.testing.assert_close(run(path, input), model(input).detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_nothing_left(exporter):
-    layer = SparseLinear(4, 3)
+    layer = SparseLinear(4, 3).eval()
     layer.prune_by_pct(1.0)
     input = torch.randn(2, 4)
     torch.testing.assert_close(run(exporter(layer, input), input), layer(input).detach())
 
 
 def test_16_bits(exporter):
-    layer = SparseLinear(64, 5).half()
+    layer = SparseLinear(64, 5).half().eval()
     layer.random_prune_by_pct(0.7)
     input = torch.randn(2, 64).half()
     torch.testing.assert_close(run(exporter(layer, input), input), layer(input).detach(), rtol=1e-2, atol=1e-2)
