@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from . import autograd, functional, models, nn, optim, pruning
     from ._core import backend, backends, cpu_features, set_backend, set_tuning, tuning
-    from .nn import fuse, prunable, to_dense, to_sparse
+    from .nn import conversion_report, fuse, prunable, to_dense, to_sparse
     from .pattern import Pattern
     from .pruning import prune_by_pct, prune_by_rank, prune_by_score, prune_by_threshold, random_prune_by_pct
     from .report import summary
@@ -37,6 +37,7 @@ _HOME = {
     "pruning": "pruning",
     "optim": "optim",
     "models": "models",
+    "conversion_report": "nn",
     "prunable": "nn",
     "fuse": "nn",
     "to_dense": "nn",

@@ -1,7 +1,9 @@
 """What all tests share: Hypothesis settings, the tests' own modules on the path, and the backends one by one."""
 
+import importlib
 import pathlib
 import sys
+from importlib import util
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,6 +36,26 @@ def _seeded():
     """Torch's generator starts alike in every test: a failure comes again."""
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """torchvision, or a skip. A build for another torch has no operators; its models import once they are declared."""
+    torch = pytest.importorskip("torch")
+    if util.find_spec("torchvision") is None:
+        pytest.skip("could not import 'torchvision'")
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        assert "torchvision::nms does not exist" in str(error)
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    module = importlib.import_module("torchvision")
+    module.declared_by_the_tests = library  # the operators live as long as this
+    return module
 
 
 @pytest.fixture(params=_core.backends())

@@ -11,7 +11,7 @@ from .. import _core
 from ..pattern import Pattern
 from . import kernels
 
-__all__ = ["AddmmFunction", "SparseConv2dFunction", "no_second_gradient"]
+__all__ = ["AddmmFunction", "SparseConv2dFunction"]
 
 
 ONCE = "sparse layers are differentiable once: there is no gradient of their gradient"
@@ -37,28 +37,38 @@ class _NoSecondGradient(torch.autograd.Function):
         raise RuntimeError(ONCE)
 
 
-def no_second_gradient(gradients: Gradients, *sources: Optional[Tensor]) -> Gradients:
-    """`gradients`, which depend on `sources`, such that differentiating them raises RuntimeError."""
+def once(gradients: Gradients, *sources: Optional[Tensor]) -> Gradients:
+    """`gradients`, in a graph that refuses to differentiate them again. `sources` are what they depend on."""
     if not torch.is_grad_enabled():  # create_graph=False: nobody can differentiate them
         return gradients
     return tuple(None if g is None else _NoSecondGradient.apply(g, *sources) for g in gradients)
+
+
+def hold_values(ctx: Any, values: Tensor, pattern: Pattern) -> None:
+    """Note in `ctx` which values, at which positions, its forward has read."""
+    ctx.pattern = pattern
+    # the parameter and the memory it had, held so that no other gets its address: pruning a layer swaps that memory
+    ctx.values, ctx.memory, ctx.address = values, values.untyped_storage(), values.data_ptr()
+
+
+def check_held_values(ctx: Any) -> None:
+    """RuntimeError if the values that forward has read belong to other positions now."""
+    if ctx.values.shape != (ctx.pattern.nnz,) or ctx.values.data_ptr() != ctx.address:
+        raise RuntimeError(
+            f"the values moved from {ctx.pattern.nnz} to {ctx.values.numel()} positions between forward and backward: "
+            "prune or load a layer after backward, or run forward again"
+        )
 
 
 def _save(ctx: Any, input: Tensor, values: Tensor, pattern: Pattern) -> None:
     # each operand is kept only for the other's gradient
     needs_input, needs_values = ctx.needs_input_grad[:2]
     ctx.save_for_backward(input if needs_values else None, values if needs_input else None)
-    ctx.pattern = pattern
-    # the parameter and the memory it had, held so that no other gets its address: pruning a layer swaps that memory
-    ctx.values, ctx.memory, ctx.address = values, values.untyped_storage(), values.data_ptr()
+    hold_values(ctx, values, pattern)
 
 
 def _saved(ctx: Any) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    if ctx.values.shape != (ctx.pattern.nnz,) or ctx.values.data_ptr() != ctx.address:
-        raise RuntimeError(
-            f"the values moved from {ctx.pattern.nnz} to {ctx.values.numel()} positions between forward and backward: "
-            "prune or load a layer after backward, or run forward again"
-        )
+    check_held_values(ctx)
     return ctx.saved_tensors
 
 
@@ -86,7 +96,7 @@ class AddmmFunction(torch.autograd.Function):
                 None if input is None else kernels.linear_grad_values(input, grad_output, ctx.pattern),
                 grad_output.sum(0) if ctx.needs_input_grad[2] else None,
             )
-        return (*no_second_gradient(gradients, grad_output, input, values), None)
+        return (*once(gradients, grad_output, input, values), None)
 
 
 class SparseConv2dFunction(torch.autograd.Function):
@@ -125,4 +135,4 @@ class SparseConv2dFunction(torch.autograd.Function):
                 None if input is None else kernels.conv2d_grad_values(input, grad_output, pattern, geometry),
                 grad_output.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None,
             )
-        return (*no_second_gradient(gradients, grad_output, input, values), None, None)
+        return (*once(gradients, grad_output, input, values), None, None)

@@ -26,10 +26,17 @@ def memory_format(images: Tensor) -> torch.memory_format:
 
 
 def linear_forward(
-    input: Tensor, values: Tensor, bias: Optional[Tensor], pattern: Pattern, activation: str = "none"
+    input: Tensor,
+    values: Tensor,
+    bias: Optional[Tensor],
+    pattern: Pattern,
+    activation: str = "none",
+    output: Optional[Tensor] = None,
 ) -> Tensor:
-    """(batch, cols) -> (batch, rows); `activation` ("none" or "relu") is applied to what is stored."""
-    output = input.new_empty(input.shape[0], pattern.rows)
+    """(batch, cols) -> (batch, rows), in `output` if it is given; `activation` ("none" or "relu") is applied to what is
+    stored."""
+    if output is None:
+        output = input.new_empty(input.shape[0], pattern.rows)
     _core.linear_forward(
         pattern.handle,
         to_dlpack(values.resolve_neg().contiguous()),
@@ -42,9 +49,12 @@ def linear_forward(
     return output
 
 
-def linear_grad_input(grad_output: Tensor, values: Tensor, pattern: Pattern) -> Tensor:
-    """(batch, rows) -> (batch, cols)."""
-    grad_input = grad_output.new_empty(grad_output.shape[0], pattern.cols)
+def linear_grad_input(
+    grad_output: Tensor, values: Tensor, pattern: Pattern, grad_input: Optional[Tensor] = None
+) -> Tensor:
+    """(batch, rows) -> (batch, cols), in `grad_input` if it is given."""
+    if grad_input is None:
+        grad_input = grad_output.new_empty(grad_output.shape[0], pattern.cols)
     _core.linear_grad_input(
         pattern.handle,
         to_dlpack(values.resolve_neg().contiguous()),

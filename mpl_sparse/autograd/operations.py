@@ -22,7 +22,7 @@ from .functions import AddmmFunction, SparseConv2dFunction
 from .recording import is_recorded
 from .transforms import transformed_conv2d, transformed_linear
 
-__all__ = ["conv2d", "eager_conv2d", "eager_linear", "linear", "traced_conv2d", "traced_linear"]
+__all__ = ["conv2d", "eager_conv2d", "eager_linear", "linear", "runs_on_kernels", "traced_conv2d", "traced_linear"]
 
 _FLOATS = (torch.float32, torch.float64)  # what the kernels compute in
 _HALVES = (torch.float16, torch.bfloat16)
@@ -192,6 +192,12 @@ def _run_conv2d(op: Any, input: Tensor, values: Tensor, bias: Optional[Tensor], 
     images = input.unsqueeze(0) if input.dim() == 3 else input
     output = _activated(op(images, values, bias, *positions_and_sizes), activation)
     return output.squeeze(0) if input.dim() == 3 else output
+
+
+def runs_on_kernels(values: Tensor) -> bool:
+    """Whether kernels compute with `values` as they are: float32 or float64, and nothing records or transforms them."""
+    plain = values.dtype in _FLOATS and not values.is_meta
+    return plain and not is_recorded() and not _are_functorch_transforms_active()
 
 
 def _op_beyond_kernels(op: Any, transformed: Any, values: Tensor) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import library
-from .functions import Gradients, no_second_gradient
+from .functions import Gradients, once
 
 __all__ = ["transformed_conv2d", "transformed_linear"]
 
@@ -36,7 +36,7 @@ class _Linear(torch.autograd.Function):
                 library.linear_grad_input(grad_output, values, *positions, ctx.cols) if needs_input else None,
                 library.linear_grad_values(input, grad_output, *positions, ctx.cols) if needs_values else None,
             )
-        gradients = no_second_gradient(gradients, grad_output, input, values)
+        gradients = once(gradients, grad_output, input, values)
         return (*gradients, grad_output.sum(0) if ctx.needs_input_grad[2] else None, None, None, None)
 
 
@@ -67,7 +67,7 @@ class _Conv2d(torch.autograd.Function):
                 if needs_values
                 else None,
             )
-        gradients = no_second_gradient(gradients, grad_output, input, values)
+        gradients = once(gradients, grad_output, input, values)
         return (*gradients, grad_output.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None, *[None] * 8)
 
 

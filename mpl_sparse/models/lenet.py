@@ -30,3 +30,6 @@ class LeNet5(BaseModel):
 def lenet5() -> LeNet5:
     """A fresh `LeNet5`."""
     return LeNet5()
+
+
+CONSTRUCTORS = (lenet5,)

@@ -2,23 +2,30 @@
 
 from .. import requires_torch  # noqa: F401
 from .conv2d import DenseConv2d, SparseConv2d
+from .conversions import ConversionReport, conversion_report
 from .convert import prunable, prunable_layers, to_dense, to_sparse
 from .fusion import Folded, fuse
 from .linear import DenseLinear, SparseLinear
+from .lstm import DenseLSTM, PrunableLSTM, SparseLSTM
 from .prunable_layer import Prunable, check_pct, check_rank, check_threshold
 from .values import carry, pattern_of
 
 __all__ = [
+    "ConversionReport",
     "DenseConv2d",
+    "DenseLSTM",
     "DenseLinear",
     "Folded",
     "Prunable",
+    "PrunableLSTM",
     "SparseConv2d",
+    "SparseLSTM",
     "SparseLinear",
     "carry",
     "check_pct",
     "check_rank",
     "check_threshold",
+    "conversion_report",
     "fuse",
     "pattern_of",
     "prunable",

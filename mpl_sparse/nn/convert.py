@@ -2,42 +2,92 @@
 
 from __future__ import annotations
 
-import collections
 import copy
 import warnings
-from typing import Any, Dict, List, Set, Tuple
+from fnmatch import fnmatchcase
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .conv2d import DenseConv2d, SparseConv2d
+from .conversions import Conversion, remember
+from .dense_weight import dense_weight
+from .fused_path import leave_fused_path
 from .linear import DenseLinear, SparseLinear
+from .lstm import DenseLSTM, PrunableLSTM, SparseLSTM
+from .masked import Masked
 from .prunable_layer import Prunable
+from .readers import other_uses
+from .sparse import Sparse
+from .tied import other_owners
 
 __all__ = ["prunable", "prunable_layers", "to_dense", "to_sparse"]
 
-_MASKED: Dict[type, Any] = {nn.Conv2d: DenseConv2d.from_conv2d, nn.Linear: DenseLinear.from_linear}
+Patterns = Union[str, Sequence[str]]
+Row = Tuple[str, nn.Module, str]  # name, layer, why
 
 
-def prunable(model: nn.Module) -> nn.Module:
-    """Make each nn.Conv2d and nn.Linear of `model` prunable, in place, with the very same Parameter objects.
+class _Kind(NamedTuple):
+    plain: type
+    masked: Any
+    sparse: Any
 
-    Subclasses of the two are left alone, for they may compute something else. A module that stands in several places is
-    converted once.
+
+_KINDS = (
+    _Kind(nn.Conv2d, DenseConv2d, SparseConv2d),
+    _Kind(nn.Linear, DenseLinear, SparseLinear),
+    _Kind(nn.LSTM, DenseLSTM, SparseLSTM),
+)
+_COMPUTES_IN = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def prunable(model: nn.Module, exclude: Patterns = ()) -> nn.Module:
+    """Make each nn.Conv2d, nn.Linear and nn.LSTM of `model` prunable, in place: the very layers become `DenseConv2d`,
+    `DenseLinear` and `DenseLSTM`, with the same Parameter objects, names, hooks and flags.
+
+    (The weights of an LSTM move into linear layers that are its children: `ih_l0.weight` for `weight_ih_l0`, ...)
+
+    Masks of torch.nn.utils.prune become the layers' own. What cannot be prunable without changing what the model
+    computes stays as it is, and `conversion_report(model)` tells which layers, and why: subclasses with a forward of
+    their own, weights that are tied, parametrized, made by a hook or no plain tensors, and layers whose weight or type
+    other code of the model looks at (nn.MultiheadAttention reads that of out_proj). Such code is found in the source of
+    the model's forwards; nothing is run.
+
+    Args:
+        exclude: names of layers or of modules that hold layers, or patterns of them such as "*.downsample.*" (fnmatch):
+            they stay dense.
 
     Returns:
-        `model`, or the converted layer if the model itself is one.
+        `model`.
 
     Raises:
-        TypeError: `model` is not an nn.Module.
-        ValueError: a layer's weight is made by a hook (torch.nn.utils.prune, weight_norm); the model stays as it is.
+        TypeError: `model` is not an nn.Module, or `exclude` not a string or a sequence of them.
+        ValueError: a layer is lazy and has no shape yet, or a pattern of `exclude` matches nothing; the model stays as
+            it is.
     """
     check_module(model)
-    converted = {module: _MASKED[type(module)](module) for module in model.modules() if type(module) in _MASKED}
-    for parent in list(model.modules()):
-        for name, child in parent._modules.items():
-            if child in converted:
-                parent._modules[name] = converted[child]
-    return converted.get(model, model)
+    excluded = _Excluded(model, exclude)
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.LazyLinear, nn.LazyConv2d)) and module.has_uninitialized_params():
+            raise ValueError(f"model: its layer {name!r} is lazy, its shape is not known yet: run one forward first")
+    uses, owners = other_uses(model, _becomes), other_owners(model)
+    rows, layers = [], []
+    for name, module in model.named_modules():
+        was, why = type(module).__name__, "prunable already"
+        if not isinstance(module, Prunable):
+            if not _has_weight(module):
+                continue
+            why = excluded.why(module) or _why_not_prunable(module) or uses.get(module) or owners.get(module) or ""
+            if not why:
+                why = "masked, as by torch.nn.utils.prune" if _is_pruned_by_torch(module) else "masked"
+                layers.append(module)
+        rows.append((name, module, was, why))
+    for layer in layers:
+        _kind_of(layer).masked.make_prunable(layer)  # type: ignore[union-attr]
+    leave_fused_path(model)
+    remember(model, [Conversion(name, was, type(module).__name__, why) for name, module, was, why in rows])
+    return model
 
 
 def prunable_layers(model: nn.Module) -> List[Tuple[str, Any]]:
@@ -50,30 +100,46 @@ def prunable_layers(model: nn.Module) -> List[Tuple[str, Any]]:
     return [(name, module) for name, module in model.named_modules() if isinstance(module, Prunable)]
 
 
-def to_sparse(model: nn.Module) -> nn.Module:
-    """A copy of `model` whose masked layers are sparse. The model itself stays as it is.
+def to_sparse(model: nn.Module, min_sparsity: float = 0.0, exclude: Patterns = ()) -> nn.Module:
+    """A copy of `model` whose masked layers, and those that torch.nn.utils.prune has masked, are sparse. The model
+    itself stays as it is.
 
-    A masked layer that shares a parameter with another module is copied as it is, with a warning: a sparse and a dense
-    layer cannot share a weight.
+    `conversion_report` of the copy tells what became of each layer, and why. A masked layer that shares its weight with
+    another module, or whose weight or type other code of the model looks at, stays as it is, with a warning.
+
+    Args:
+        min_sparsity: layers with a smaller share of pruned weights stay dense.
+        exclude: names or patterns of layers that stay dense, as in `prunable`.
 
     Raises:
-        TypeError: `model` is not an nn.Module.
+        TypeError: `model` is not an nn.Module, `min_sparsity` not a number, or `exclude` not a string or a sequence.
+        ValueError: `min_sparsity` is not in [0, 1], or a pattern of `exclude` matches nothing.
     """
     check_module(model)
-    owners: Dict[Any, Set[nn.Module]] = collections.defaultdict(set)
-    for module in model.modules():
-        for parameter in module._parameters.values():
-            owners[parameter].add(module)
-    replaced = {}
+    least = check_min_sparsity(min_sparsity)
+    excluded = _Excluded(model, exclude)
+    uses, owners = other_uses(model, _becomes), other_owners(model)
+    copies = _Copies(model)
+    rows: List[Row] = []
     for name, module in model.named_modules():
-        if not isinstance(module, (DenseConv2d, DenseLinear)):
-            continue
-        if any(len(owners[parameter]) > 1 for parameter in module._parameters.values() if parameter is not None):
-            warnings.warn(f"{name} stays dense: it shares a parameter with another module", stacklevel=2)
-        else:
-            replaced[id(module)] = module.to_sparse()
-    # deepcopy takes what its memo holds for a copy made already
-    return copy.deepcopy(model, replaced)
+        if isinstance(module, Sparse):
+            rows.append((name, module, "sparse already"))
+        elif _has_weight(module):
+            why = excluded.why(module) or _why_not_prunable(module)
+            if not why:
+                why = uses.get(module) or owners.get(module)
+                if why and isinstance(module, Masked):
+                    warnings.warn(f"{name} stays dense: {why}", stacklevel=2)
+            why = why or _why_not_sparse(module)
+            if not why:
+                sparse = _kind_of(module).sparse.from_dense(module)  # type: ignore[union-attr]
+                why = f"{1 - sparse.density:.1%} pruned"
+                if 1 - sparse.density < least:
+                    why += f", less than min_sparsity={min_sparsity}"
+                else:
+                    copies.take(module, sparse)
+            rows.append((name, module, why))
+    return copies.finish(rows)
 
 
 def to_dense(model: nn.Module) -> nn.Module:
@@ -81,15 +147,143 @@ def to_dense(model: nn.Module) -> nn.Module:
 
     Raises:
         TypeError: `model` is not an nn.Module.
-        ValueError: `fuse` has made an activation a part of one of its layers.
+        ValueError: `fuse` has made an activation a part of one of its layers, or one of them is parametrized.
     """
     check_module(model)
-    replaced = {
-        id(module): module.to_dense() for module in model.modules() if isinstance(module, (SparseConv2d, SparseLinear))
-    }
-    return copy.deepcopy(model, replaced)
+    copies = _Copies(model)
+    rows: List[Row] = []
+    for name, module in model.named_modules():
+        if isinstance(module, (SparseConv2d, SparseLinear)):
+            copies.take(module, module.to_dense())
+            rows.append((name, module, "masked"))
+        elif isinstance(module, Masked):
+            rows.append((name, module, "masked already"))
+    return copies.finish(rows)
+
+
+class _Copies:
+    """A deep copy of a model in which some layers are others, made beforehand."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.memo: Dict[int, Any] = {}  # deepcopy takes what its memo holds for a copy made already
+
+    def take(self, layer: nn.Module, replacement: nn.Module) -> None:
+        """Let `replacement` stand for `layer`. A bias stays tied with those of other layers."""
+        for name, parameter in layer._parameters.items():
+            if parameter is not None and name in replacement._parameters:
+                replacement._parameters[name] = self.memo.setdefault(id(parameter), replacement._parameters[name])
+        self.memo[id(layer)] = replacement
+
+    def finish(self, rows: List[Row]) -> nn.Module:
+        for module in self.model.modules():
+            for value in vars(module).values():
+                if isinstance(value, Tensor) and not value.is_leaf:  # made by a hook; deepcopy would refuse it
+                    self.memo[id(value)] = value.detach().clone()
+        copied = copy.deepcopy(self.model, self.memo)
+        leave_fused_path(copied)
+        for module in copied.modules():
+            if type(module) in (DenseLSTM, SparseLSTM):
+                kinds = {type(child) for child in module.children()}
+                module.__class__ = SparseLSTM if SparseLinear in kinds else DenseLSTM
+        now = [type(self.memo.get(id(module), module)).__name__ for _, module, _ in rows]
+        remember(copied, [Conversion(name, type(m).__name__, kind, why) for (name, m, why), kind in zip(rows, now)])
+        return copied
+
+
+class _Excluded:
+    """The layers that the caller wants left alone."""
+
+    def __init__(self, model: nn.Module, exclude: Patterns) -> None:
+        patterns = (exclude,) if isinstance(exclude, str) else exclude
+        if not isinstance(patterns, (list, tuple, set, frozenset)) or not all(isinstance(p, str) for p in patterns):
+            raise TypeError(f"exclude must be a name or a sequence of names and patterns, got {exclude!r}")
+        self._why: Dict[nn.Module, str] = {}
+        matched = set()
+        for name, module in model.named_modules(remove_duplicate=False):
+            for pattern in patterns:
+                if fnmatchcase(name, pattern):
+                    matched.add(pattern)
+                    for inner in module.modules():
+                        self._why.setdefault(inner, f"excluded by {pattern!r}")
+        for pattern in patterns:
+            if pattern not in matched:
+                raise ValueError(f"exclude: {pattern!r} matches no module of the model")
+
+    def why(self, module: nn.Module) -> Optional[str]:
+        return self._why.get(module)
+
+
+def _has_weight(module: nn.Module) -> bool:
+    """Whether it holds a matrix of weights itself, and not in a part of it: what a report tells of."""
+    return (
+        not isinstance(module, PrunableLSTM)
+        and isinstance(module, tuple(kind.plain for kind in _KINDS))
+        or any(parameter is not None and parameter.dim() >= 2 for parameter in module._parameters.values())
+    )
+
+
+# What a subclass may define and still compute as its base does.
+_BUILDING = {"__init__", "__repr__", "reset_parameters", "extra_repr"}
+_ABOUT = {"__module__", "__qualname__", "__doc__", "__annotations__", "__annotate_func__", "__annotations_cache__"}
+_ABOUT |= {"__static_attributes__", "__firstlineno__", "__constants__", "__parameters__", "__classcell__"}
+
+
+def _kind_of(module: nn.Module) -> Optional[_Kind]:
+    """The kind of a layer that computes as its kind does; None for all others."""
+    for kind in _KINDS:
+        if isinstance(module, kind.plain):
+            bases = type(module).__mro__
+            more = bases[: bases.index(kind.masked if kind.masked in bases else kind.plain)]
+            if all(vars(cls).keys() <= _BUILDING | _ABOUT for cls in more) and "forward" not in vars(module):
+                return kind
+    return None
+
+
+def _becomes(module: nn.Module) -> Tuple[type, ...]:
+    kind = _kind_of(module)
+    if kind is None:
+        return ()
+    return (kind.sparse,) if isinstance(module, kind.masked) else (kind.masked, kind.sparse)
+
+
+def _why_not_prunable(module: nn.Module) -> Optional[str]:
+    kind = _kind_of(module)
+    if kind is None:
+        kinds = [kind for kind in _KINDS if isinstance(module, kind.plain)]
+        if not kinds:
+            return f"there is no prunable {type(module).__name__}"
+        return _why_not_plain(kinds[0], module) or f"a subclass of {kinds[0].plain.__name__} that may compute otherwise"
+    return _why_not_plain(kind, module)
+
+
+def _why_not_plain(kind: _Kind, module: nn.Module) -> Optional[str]:
+    try:
+        kind.masked.check_plain(module)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _is_pruned_by_torch(module: nn.Module) -> bool:
+    return not isinstance(module, nn.LSTM) and dense_weight(module).mask is not None
+
+
+def _why_not_sparse(module: nn.Module) -> Optional[str]:
+    if not isinstance(module, Masked) and not _is_pruned_by_torch(module):
+        return "not made prunable"
+    dtype = dense_weight(module).parameter.dtype
+    return None if dtype in _COMPUTES_IN else f"there are no sparse kernels for {dtype}"
 
 
 def check_module(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+
+
+def check_min_sparsity(min_sparsity: Any) -> float:
+    if isinstance(min_sparsity, bool) or not isinstance(min_sparsity, (int, float)):
+        raise TypeError(f"min_sparsity must be a real number, got {min_sparsity!r}")
+    if not 0 <= min_sparsity <= 1:
+        raise ValueError(f"min_sparsity must be in [0, 1], got {min_sparsity!r}")
+    return float(min_sparsity)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..pattern import Pattern
-from .prunable_layer import Prunable, check_plain_weight, checked_mask, pattern_as_mask, take_settings
+from .dense_weight import DenseWeight, dense_parameters, dense_weight, read_pruned_weight, settings_without_pruning
+from .prunable_layer import Prunable, checked_mask, pattern_as_mask, take_settings
 
 __all__ = ["Masked"]
 
@@ -30,15 +31,40 @@ class Masked(Prunable, nn.Module):
 
     @classmethod
     def _from_layer(cls: Type[Layer], layer: nn.Module) -> Layer:
-        check_plain_weight(layer)
         masked = cls.__new__(cls)
-        take_settings(masked, vars(layer))
-        # the very same Parameter objects, so that an optimizer that holds them keeps working, and tables of hooks
-        masked._parameters.update(layer._parameters)
-        masked._buffers.update(layer._buffers)
-        if "mask" not in masked._buffers:
-            masked.register_buffer("mask", torch.ones_like(layer.weight, dtype=torch.bool))  # type: ignore[arg-type]
+        weight = dense_weight(layer)
+        take_settings(masked, settings_without_pruning(vars(layer)))
+        masked._take_over(layer, weight)
         return masked
+
+    @classmethod
+    def make_prunable(cls, layer: nn.Module) -> None:
+        """Turn `layer` itself, an nn.Conv2d or nn.Linear, into its masked form: whoever holds it holds that.
+
+        Raises:
+            ValueError: its weight cannot have a mask; it stays as it is.
+        """
+        weight = dense_weight(layer)
+        settings = settings_without_pruning(vars(layer))
+        vars(layer).pop("weight", None)  # what torch.nn.utils.prune made of it
+        vars(layer).update(settings)
+        layer.__class__ = cls
+        layer._take_over(layer, weight)  # type: ignore[operator]
+
+    @staticmethod
+    def check_plain(layer: nn.Module) -> None:
+        """ValueError, in words that tell why, unless `make_prunable` takes the layer."""
+        dense_weight(layer)
+
+    def _take_over(self, layer: nn.Module, weight: DenseWeight) -> None:
+        """The parameters and buffers of `layer`: the very same objects, so that an optimizer with them works on."""
+        parameters, buffers = dense_parameters(layer, weight), dict(layer._buffers)
+        buffers.pop("weight_mask", None)
+        self._parameters = parameters
+        self._buffers = buffers
+        mask = weight.mask
+        if "mask" not in buffers:
+            self.register_buffer("mask", torch.ones_like(weight.parameter, dtype=torch.bool) if mask is None else mask)
 
     @property
     def masked_weight(self) -> Tensor:
@@ -74,9 +100,10 @@ class Masked(Prunable, nn.Module):
 
     def _load_from_state_dict(self, state_dict: Dict[str, Any], prefix: str, *args: Any) -> None:
         """Accept also a plain dense state_dict (the mask stays) and a sparse layer's (its pattern is the mask)."""
-        local = {key: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
-        if prefix + "values" in local:
-            values, row_ptr, col_idx = (local.pop(prefix + name, None) for name in ("values", "row_ptr", "col_idx"))
+        local = {key[len(prefix) :]: tensor for key, tensor in state_dict.items() if key.startswith(prefix)}
+        read_pruned_weight(local)
+        if "values" in local:
+            values, row_ptr, col_idx = (local.pop(name, None) for name in ("values", "row_ptr", "col_idx"))
             try:
                 pattern = Pattern.from_csr(row_ptr, col_idx, self.weight.shape)
                 mask = pattern_as_mask(pattern, torch.device("cpu"))
@@ -87,6 +114,7 @@ class Masked(Prunable, nn.Module):
                 return
             weight = values.new_zeros(self.weight.shape)
             weight[mask] = values.detach()
-            local.update({prefix + "weight": weight, prefix + "mask": mask})
-        local.setdefault(prefix + "mask", self.mask)
-        super()._load_from_state_dict(local, prefix, *args)
+            local.update(weight=weight, mask=mask)
+        local.setdefault("mask", self.mask)
+        state_dict = {prefix + name: tensor for name, tensor in local.items()}
+        super()._load_from_state_dict(state_dict, prefix, *args)

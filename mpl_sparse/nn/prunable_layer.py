@@ -114,7 +114,7 @@ class Prunable:
         """
         pct = check_pct(pct)
         remaining = self.num_weight
-        self.prune_lowest(torch.randperm(remaining, generator=generator), int(pct * remaining))
+        self._keep(torch.randperm(remaining, generator=generator) >= int(pct * remaining))
 
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script calls first."""
@@ -191,17 +191,9 @@ def pattern_as_mask(pattern: Pattern, device: torch.device) -> Tensor:
     return torch.as_tensor(pattern.to_mask(), device=device)
 
 
-def check_plain_weight(layer: nn.Module) -> None:
-    """ValueError unless the layer's weight is a parameter of its own: a hook would write to what is gone."""
-    if "weight" not in layer._parameters:
-        raise ValueError(
-            f"the weight of {layer} is not a parameter but made by a hook (torch.nn.utils.prune, weight_norm): "
-            "call torch.nn.utils.prune.remove or its like first"
-        )
-
-
 # what belongs to a layer's storage, not to its settings
 _STORAGE = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_pattern", "_written", "_compiled_call_impl"}
+_WEIGHT = {"weight", "mask", "weight_orig", "weight_mask", "values", "row_ptr", "col_idx"}
 
 
 def take_settings(layer: nn.Module, settings: Dict[str, Any]) -> None:
@@ -213,6 +205,19 @@ def take_settings(layer: nn.Module, settings: Dict[str, Any]) -> None:
 def copied_settings(layer: nn.Module) -> Dict[str, Any]:
     """The settings of a layer that lives on: its tables of hooks are copied, so that the two stay apart."""
     return {name: copy.copy(value) if isinstance(value, dict) else value for name, value in vars(layer).items()}
+
+
+def copy_bias(source: nn.Module, target: nn.Module) -> None:
+    """Give `target`, which has the settings of `source`, its bias and what others have added, such as a bias's mask."""
+    if isinstance(vars(target).get("bias"), Tensor):
+        vars(target)["bias"] = vars(target)["bias"].detach().clone()  # until the hook that makes it runs
+    for name, parameter in source._parameters.items():
+        if name not in _WEIGHT:
+            target.register_parameter(name, copied(parameter))
+    for name, buffer in source._buffers.items():
+        if name not in _WEIGHT:
+            persistent = name not in source._non_persistent_buffers_set
+            target.register_buffer(name, None if buffer is None else buffer.clone(), persistent)
 
 
 def copied(parameter: Optional[nn.Parameter]) -> Optional[nn.Parameter]:

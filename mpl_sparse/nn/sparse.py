@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..autograd import remember_pattern
 from ..pattern import Pattern
+from .dense_weight import dense_weight, read_pruned_weight, settings_without_pruning
 from .masked import Masked
 from .prunable_layer import (
     Prunable,
-    check_plain_weight,
     checked_mask,
-    copied,
     copied_settings,
+    copy_bias,
     pattern_as_mask,
     take_settings,
 )
@@ -58,19 +59,25 @@ class Sparse(Prunable, nn.Module):
 
     def _build(self, layer: Any, pattern: Optional[Pattern]) -> None:
         """Take over a dense layer: its settings, its bias, and its weight at `pattern` or where it is not zero."""
-        check_plain_weight(layer)
-        weight = (layer.masked_weight if isinstance(layer, Masked) else layer.weight).detach()
+        _, parameter, mask = dense_weight(layer)
+        if isinstance(layer, Masked):
+            mask = layer.mask if mask is None else layer.mask & mask
+        weight = parameter.detach() if mask is None else torch.where(mask, parameter.detach(), 0)
         if pattern is None:
-            if weight.is_meta:
-                raise ValueError("a layer on the meta device holds no zeros to leave out: its pattern must be given")
-            pattern = Pattern.from_dense(weight.cpu())
+            pattern = self._pattern_of(weight)
         self._check_pattern(pattern, weight.shape)
-        take_settings(self, copied_settings(layer))
+        take_settings(self, settings_without_pruning(copied_settings(layer)))
         # by position, not by mask: this also works on the meta device
         values = weight.reshape(-1)[torch.from_numpy(pattern.flat_positions()).to(weight.device)]
-        self.register_parameter("values", nn.Parameter(values, requires_grad=layer.weight.requires_grad))
-        self.register_parameter("bias", copied(layer.bias))
+        self.register_parameter("values", nn.Parameter(values, requires_grad=parameter.requires_grad))
+        copy_bias(layer, self)
         self._set_positions(pattern)
+
+    @staticmethod
+    def _pattern_of(weight: Tensor) -> Pattern:
+        if weight.is_meta:
+            raise ValueError("the weight is on the meta device, where it is not known which of its numbers are zero")
+        return Pattern.from_dense(weight.cpu())
 
     @staticmethod
     def _check_pattern(pattern: Any, shape: torch.Size) -> None:
@@ -182,14 +189,16 @@ class Sparse(Prunable, nn.Module):
             raise ValueError(
                 f"a layer with activation={self.activation} has no dense form: convert the model that was given to fuse"
             )
+        if is_parametrized(self):
+            raise ValueError(f"{self} is parametrized: call torch.nn.utils.parametrize.remove_parametrizations first")
         dense = cls.__new__(cls)
         take_settings(dense, copied_settings(self))
         mask = self.mask
         weight = self.values.new_zeros(self.weight_shape)
         weight[mask] = self.values.detach()
         dense.register_parameter("weight", nn.Parameter(weight, requires_grad=self.values.requires_grad))
-        dense.register_parameter("bias", copied(self.bias))
         dense.register_buffer("mask", mask)
+        copy_bias(self, dense)
         return dense
 
     def __setstate__(self, state: Dict[str, Any]) -> None:
@@ -237,6 +246,7 @@ class Sparse(Prunable, nn.Module):
 
     def _read_pattern(self, local: Dict[str, Any]) -> Optional[Pattern]:
         """The pattern of a state_dict, after turning a dense one into a sparse one; None if it has no values."""
+        read_pruned_weight(local)
         if "weight" in local:
             weight, mask = local.pop("weight"), local.pop("mask", self.mask)
             if weight.shape != self.weight_shape:

@@ -14,6 +14,6 @@ def is_symbolic(layer: nn.Module, input: Any) -> bool:
     return isinstance(input, fx.Proxy) and getattr(input.tracer, "root", None) is not layer
 
 
-def called_as_one(layer: nn.Module, input: Any) -> Any:
+def called_as_one(layer: nn.Module, input: Any, *others: Any) -> Any:
     """The stand-in for what `layer` makes of the stand-in `input`: a call_module node, so the layer stays prunable."""
-    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(layer), (input,), {})
+    return input.tracer.create_proxy("call_module", input.tracer.path_of_module(layer), (input, *others), {})

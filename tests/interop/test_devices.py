@@ -85,7 +85,7 @@ def test_to_empty_keeps_the_positions():
 
 def test_a_masked_layer_on_meta_needs_a_pattern_to_become_sparse():
     masked = masked_model().to("meta")
-    with pytest.raises(ValueError, match="its pattern must be given"):
+    with pytest.raises(ValueError, match="the weight is on the meta device"):
         to_sparse(masked)
     pattern = Pattern.from_mask(torch.eye(10, 256, dtype=torch.bool))
     assert SparseLinear.from_dense(masked[7], pattern).values.shape == (10,)

@@ -1,0 +1,308 @@
+"""Layers whose weight or type other code looks at: they are found, and the model computes what it did."""
+
+import copy
+import functools
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
+
+from mpl_sparse import conversion_report, prunable, to_sparse  # noqa: E402
+from mpl_sparse.nn import prunable_layers  # noqa: E402
+
+
+class Base(nn.Module):
+    """`a` may be prunable, `b` not."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+
+class Direct(Base):
+    def forward(self, x):
+        return F.linear(self.a(x), self.b.weight)
+
+
+class ByName(Base):
+    def forward(self, x):
+        return F.linear(self.a(x), getattr(self.b, "weight"))  # noqa: B009
+
+
+class ByVariable(Base):
+    def forward(self, x):
+        layer = self.b if x.dim() == 2 else None
+        weight = layer.weight
+        return self.a(x) @ weight.t()
+
+
+class InAMethod(Base):
+    def forward(self, x):
+        return self._mix(self.a(x))
+
+    def _mix(self, x):
+        return x @ self.b.weight.T
+
+
+class InAnotherModule(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pair = Base()
+
+    def forward(self, x):
+        return F.linear(self.pair.a(x), self.pair.b.weight)
+
+
+class OfAMethod(Base):
+    def forward(self, x):
+        return self.apply_to(self.b, self.a(x))
+
+    @staticmethod
+    def apply_to(layer, x):
+        return x @ layer.weight
+
+
+def project(x, *, layer):
+    return x @ layer.weight
+
+
+class InAFunction(Base):
+    def forward(self, x):
+        return project(self.a(x), layer=self.b)
+
+
+class InAProperty(Base):
+    @property
+    def table(self):
+        return self.b.weight
+
+    def forward(self, x):
+        return F.linear(self.a(x), self.table)
+
+
+class OfAProperty(Base):
+    @property
+    def last(self):
+        return self.b
+
+    def forward(self, x):
+        return F.linear(self.a(x), self.last.weight)
+
+
+class InALoop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.bs = nn.Linear(4, 4), nn.ModuleList(nn.Linear(4, 4) for _ in range(2))
+
+    def forward(self, x):
+        x = self.a(x)
+        for _, layer in enumerate(self.bs):
+            x = x @ layer.weight
+        return x
+
+
+class InAComprehension(InALoop):
+    def forward(self, x):
+        return self.a(x) @ sum(w for w in [layer.weight for layer in self.bs[:1]])
+
+
+class OfItsParameters(Base):
+    def forward(self, x):
+        weight, _ = self.b.parameters()
+        return self.a(x) @ weight
+
+
+class Functional(Base):
+    def forward(self, x):
+        weights = {"weight": self.a(x)[:4] * 0 + 1, "bias": x.new_zeros(4)}
+        return torch.func.functional_call(self.b, weights, (x,))
+
+
+class Hidden(Base):
+    """A reference that registration does not see, as of a decoder to its encoder."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = nn.Module()
+        self.decoder = Decoder(self.b)
+
+    def forward(self, x):
+        return self.decoder(self.a(x))
+
+
+class Decoder(nn.Module):
+    def __init__(self, source):
+        super().__init__()
+        self.sources = [source]
+
+    def forward(self, x):
+        return x @ self.sources[0].weight
+
+
+class TypeTest(Base):
+    def forward(self, x):
+        for layer in [self.b]:
+            x = layer(x)
+            if isinstance(layer, nn.Linear):
+                x = x.relu()
+        return self.a(x)
+
+
+class TypeComparison(Base):
+    def forward(self, x):
+        x = self.b(x)
+        return self.a(x.relu() if type(self.b) is nn.Linear else x)
+
+
+class Wrapped(Base):
+    def logged(function):
+        @functools.wraps(function)
+        def call(self, *args):
+            return function(self, *args)
+
+        return call
+
+    @logged
+    def forward(self, x):
+        return F.linear(self.a(x), self.b.weight)
+
+
+class Inherited(Direct):
+    def forward(self, x):
+        return super().forward(x) + 1
+
+
+class Overridden(Base):
+    """Its forward was replaced on the object."""
+
+    def __init__(self):
+        super().__init__()
+        self.forward = functools.partial(Direct.forward, self).func.__get__(self)
+
+
+READERS = [
+    Direct,
+    ByName,
+    ByVariable,
+    InAMethod,
+    InAnotherModule,
+    OfAMethod,
+    InAFunction,
+    InAProperty,
+    OfAProperty,
+    InALoop,
+    InAComprehension,
+    OfItsParameters,
+    Functional,
+    Hidden,
+    TypeTest,
+    TypeComparison,
+    Wrapped,
+    Inherited,
+    Overridden,
+]
+
+
+def convert(model, count):
+    """Prune what may be pruned to half and convert; the sparse model, and a dense one with the same weights."""
+    prunable(model)
+    names = [name.split(".")[-1] for name, _ in prunable_layers(model)]
+    assert names == ["a"] * count, str(conversion_report(model))
+    for _, layer in prunable_layers(model):
+        layer.prune_by_pct(0.5)
+        with torch.no_grad():
+            layer.weight.mul_(layer.mask)
+    return to_sparse(model), model
+
+
+@pytest.mark.parametrize("kind", READERS, ids=lambda kind: kind.__name__)
+def test_what_is_read_stays_dense(kind):
+    model, x = kind().double(), torch.randn(4, 4, dtype=torch.float64)
+    plain = copy.deepcopy(model)
+    sparse, masked = convert(model, 1)
+    torch.testing.assert_close(sparse(x), masked(x))
+    plain.load_state_dict(masked.state_dict(), strict=False)  # pruned weights are zero in it
+    torch.testing.assert_close(sparse(x), plain(x))
+    said = [row.why for row in conversion_report(model).left]
+    assert said and all(
+        f"{kind.__name__}." in why or "Direct" in why or "Decoder" in why or "project" in why for why in said
+    )
+
+
+class Facts(Base):
+    """What is asked of a weight here holds for a sparse one too."""
+
+    def __init__(self):
+        super().__init__()
+        del self.b
+
+    def init_weights(self):
+        nn.init.zeros_(self.a.weight)
+
+    def forward(self, x):
+        assert self.a.weight.device == x.device and self.a.weight.shape[0] == 4 and self.a.weight is not None
+        assert isinstance(self.a, nn.Module) and self.a.in_features == 4
+        return checkpoint(self.a, x.to(self.a.weight.dtype), use_reentrant=False)
+
+
+class Looping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.ModuleDict({"a": nn.Linear(4, 4)}) for _ in range(3))
+
+    def forward(self, x):
+        for layer in self.layers[1:]:
+            x = layer["a"](x)
+        return self.run(self.layers[0]["a"], x)
+
+    def run(self, layer, x, depth=2):
+        return layer(x) if depth == 0 else self.run(layer, x, depth - 1)
+
+
+@pytest.mark.parametrize("kind, count", [(Facts, 1), (Looping, 3)])
+def test_what_is_only_called_is_prunable(kind, count):
+    model, x = kind().double(), torch.randn(3, 4, dtype=torch.float64)
+    sparse, masked = convert(model, count)
+    torch.testing.assert_close(sparse(x), masked(x))
+
+
+def test_multihead_attention_keeps_its_projection():
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(8, 2), "head": nn.Linear(8, 2)})
+    prunable(model)
+    assert [name for name, _ in prunable_layers(model)] == ["head"]
+    whys = {row.name: row.why for row in conversion_report(model).rows}
+    assert whys["attention.out_proj"] == "MultiheadAttention.forward reads its weight"
+
+
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor", "ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_transformer_encoders_call_their_layers(batch_first, padded):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first)
+    model = nn.TransformerEncoder(layer, 2).eval()
+    plain = copy.deepcopy(model)
+    x = torch.randn(3, 3, 8)
+    padding = torch.tensor([[False, False, True], [False, False, False], [False, True, True]]) if padded else None
+    prunable(model)
+    assert len(prunable_layers(model)) == 4
+    for _, layer in prunable_layers(model):
+        layer.prune_by_pct(0.8)
+        with torch.no_grad():
+            layer.weight.mul_(layer.mask)
+    plain.load_state_dict(model.state_dict(), strict=False)
+    seen = torch.ones(3, 3, dtype=torch.bool) if padding is None else ~padding
+    seen = seen if batch_first else seen.T
+    with torch.no_grad():  # where torch takes its fused path
+        expected = plain(x, src_key_padding_mask=padding)
+        for each in (model, to_sparse(model)):
+            torch.testing.assert_close(each(x, src_key_padding_mask=padding)[seen], expected[seen])
+
+
+def test_an_fx_graph_that_reads_a_weight():
+    graph = torch.fx.symbolic_trace(Direct())
+    prunable(graph)
+    assert [name for name, _ in prunable_layers(graph)] == ["a"]
