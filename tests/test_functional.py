@@ -191,10 +191,11 @@ def test_autocast_computes_in_the_dtype_of_the_values():
         ),
         ({"input": torch.ones(1, 3, 6, 5).double()}, TypeError, "input must be torch.float32 as values"),
         (
-            {"values": torch.ones(3).bfloat16()},
+            {"values": torch.ones(3).cfloat()},
             TypeError,
-            "values must be torch.float32 or torch.float64, got torch.bfloat16",
+            "values must be torch.float32, torch.float64, torch.float16 or torch.bfloat16, got torch.complex64",
         ),
+        ({"values": torch.ones(3).half()}, TypeError, "input must be torch.float16 as values, got torch.float32"),
         ({"values": np.ones(3, np.float32)}, TypeError, "values must be a torch tensor, got ndarray"),
         ({"values": None}, TypeError, "values must be a torch tensor, got NoneType"),
         ({"bias": torch.ones(4).double()}, TypeError, "bias must be torch.float32 as values, got torch.float64"),

@@ -22,9 +22,15 @@ Gradients = Tuple[Optional[Tensor], ...]
 class _NoSecondGradient(torch.autograd.Function):
     """Hands a gradient on; who differentiates it is told why not. `sources` are what the gradient depends on."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *sources: Optional[Tensor]) -> Tensor:
+    def forward(gradient: Tensor, *sources: Optional[Tensor]) -> Tensor:
         return gradient.view_as(gradient)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        """Nothing is kept: there is no backward."""
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> Any:

@@ -15,6 +15,8 @@ from torch.utils.dlpack import to_dlpack
 from .. import _core
 from ..pattern import Pattern
 
+CPU = torch.device("cpu")  # torch.set_default_device may name another
+
 
 def memory_format(images: Tensor) -> torch.memory_format:
     """channels_last when `images` are laid out so and only so; contiguous otherwise."""
@@ -94,6 +96,7 @@ def conv2d_forward(
         geometry.out_height,
         geometry.out_width,
         dtype=input.dtype,
+        device=CPU,
         memory_format=memory_format(input),
     )
     _core.conv2d_forward(
@@ -117,7 +120,7 @@ def conv2d_grad_input(
     input_shape: torch.Size,
 ) -> Tensor:
     """The gradient to the input, in grad_output's memory format."""
-    grad_input = torch.empty(input_shape, dtype=grad_output.dtype, memory_format=memory_format(grad_output))
+    grad_input = torch.empty(input_shape, dtype=grad_output.dtype, device=CPU, memory_format=memory_format(grad_output))
     _core.conv2d_grad_input(
         pattern.handle,
         geometry,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Optional, Sequence, Tuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -35,9 +36,16 @@ def _versions(*tensors: Tensor) -> Tuple[int, ...]:
 def _pattern(row_ptr: Tensor, col_idx: Tensor, cols: int) -> Pattern:
     known, versions, pattern = _patterns.get(row_ptr, (None, None, None))
     if known is not col_idx or versions != _versions(row_ptr, col_idx) or pattern.cols != cols:
-        pattern = Pattern.from_csr(row_ptr, col_idx, (row_ptr.shape[0] - 1, cols))
+        written = Pattern.from_csr(row_ptr, col_idx, (row_ptr.shape[0] - 1, cols))
+        if known is None or not _same_positions(written, pattern):  # else its plans are still good
+            pattern = written
         remember_pattern(row_ptr, col_idx, pattern)
     return pattern
+
+
+def _same_positions(first: Pattern, second: Pattern) -> bool:
+    arrays = (first.row_ptr, second.row_ptr), (first.col_idx, second.col_idx)
+    return first.cols == second.cols and all(np.array_equal(*pair) for pair in arrays)
 
 
 def _geometry(input_shape: Sequence[int], pattern: Pattern, sizes: Sequence[Any]) -> _core.Conv2dGeometry:

@@ -7,14 +7,17 @@ from typing import Any, List, Literal, Optional, Tuple, Union
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from ..autograd import conv2d, traced_conv2d
+from ..autograd import dense_conv2d, eager_conv2d, is_recorded, traced_conv2d
 from ..pattern import Pattern
 from .masked import Masked
 from .sparse import Sparse
+from .symbolic import called_as_one, is_symbolic
 
 __all__ = ["DenseConv2d", "SparseConv2d"]
+
+fx.wrap("traced_conv2d")  # one call in a graph of torch.fx
 
 IntOrPair = Union[int, Tuple[int, int]]
 
@@ -35,6 +38,8 @@ class DenseConv2d(Masked, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(batch, in_channels, height, width) or without the batch -> the same with out_channels."""
+        if is_symbolic(self, input):
+            return called_as_one(self, input)
         return self._conv_forward(input, self.masked_weight, self.bias)
 
     def to_sparse(self) -> SparseConv2d:
@@ -47,7 +52,8 @@ class SparseConv2d(Sparse):
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype:
-            as in nn.Conv2d. It computes in float32 and float64, on the CPU.
+            as in nn.Conv2d. It computes on the CPU, in float32 and float64; values, inputs and outputs of float16 and
+            bfloat16 are computed in float32 and rounded once.
         pattern: the positions of the weights, of the shape (out_channels, in_channels / groups, kernel_height,
             kernel_width); all of them if None. Values start as those of an nn.Conv2d.
 
@@ -107,18 +113,23 @@ class SparseConv2d(Sparse):
 
     def forward(self, input: Tensor) -> Tensor:
         """(batch, in_channels, height, width) or without the batch -> the same with out_channels."""
+        recorded = is_recorded() or not isinstance(input, Tensor)
+        if recorded and is_symbolic(self, input):
+            return called_as_one(self, input)
         left, right, top, bottom = self._reversed_padding_repeated_twice
         if self.padding_mode != "zeros":
             input = F.pad(input, (left, right, top, bottom), self.padding_mode)
             left = right = top = bottom = 0
         sizes = self.kernel_size, self.stride, (top, bottom, left, right), self.dilation, self.groups
-        if torch.compiler.is_compiling():
-            cols = self.in_channels // self.groups * self.kernel_size[0] * self.kernel_size[1]
+        if recorded and torch.onnx.is_in_onnx_export():
+            return dense_conv2d(input, self.values, self.bias, self._pattern, *sizes, self.activation)
+        if recorded:
+            cols = self.weight_shape[1:].numel()
             return traced_conv2d(
                 input, self.values, self.bias, self.row_ptr, self.col_idx, cols, *sizes, self.activation
             )
         values, bias = self._weights()
-        return conv2d(input, values, bias, self._pattern, *sizes, self.activation)
+        return eager_conv2d(input, values, bias, self._pattern, *sizes, self.activation)
 
     def to_dense(self) -> DenseConv2d:
         """The masked form: the mask is the pattern, pruned weights are 0. ValueError if an activation is fused."""

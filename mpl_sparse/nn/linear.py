@@ -7,14 +7,17 @@ from typing import Any, Optional
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from ..autograd import linear, traced_linear
+from ..autograd import dense_linear, eager_linear, is_recorded, traced_linear
 from ..pattern import Pattern
 from .masked import Masked
 from .sparse import Sparse
+from .symbolic import called_as_one, is_symbolic
 
 __all__ = ["DenseLinear", "SparseLinear"]
+
+fx.wrap("traced_linear")  # one call in a graph of torch.fx
 
 
 class DenseLinear(Masked, nn.Linear):
@@ -33,6 +36,8 @@ class DenseLinear(Masked, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
+        if is_symbolic(self, input):
+            return called_as_one(self, input)
         return F.linear(input, self.masked_weight, self.bias)
 
     def to_sparse(self) -> SparseLinear:
@@ -44,7 +49,8 @@ class SparseLinear(Sparse):
     """Linear layer that stores and computes only its remaining weights.
 
     Args:
-        in_features, out_features, bias, device, dtype: as in nn.Linear. It computes in float32 and float64, on the CPU.
+        in_features, out_features, bias, device, dtype: as in nn.Linear. It computes on the CPU, in float32 and float64;
+            values, inputs and outputs of float16 and bfloat16 are computed in float32 and rounded once.
         pattern: the positions of the weights, of shape (out_features, in_features); all of them if None. Values start
             as those of an nn.Linear.
 
@@ -89,11 +95,15 @@ class SparseLinear(Sparse):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in_features) -> (..., out_features)."""
-        if torch.compiler.is_compiling():
-            cols = self.in_features
-            return traced_linear(input, self.values, self.bias, self.row_ptr, self.col_idx, cols, self.activation)
+        if is_recorded() or not isinstance(input, Tensor):
+            if is_symbolic(self, input):
+                return called_as_one(self, input)
+            if torch.onnx.is_in_onnx_export():
+                return dense_linear(input, self.values, self.bias, self._pattern, self.activation)
+            positions = self.row_ptr, self.col_idx, self.in_features
+            return traced_linear(input, self.values, self.bias, *positions, self.activation)
         values, bias = self._weights()
-        return linear(input, values, bias, self._pattern, self.activation)
+        return eager_linear(input, values, bias, self._pattern, self.activation)
 
     def to_dense(self) -> DenseLinear:
         """The masked form: the mask is the pattern, pruned weights are 0. ValueError if an activation is fused."""

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..autograd import lstm as recurrence
+from ..autograd import runs_on_kernels
 from ..pattern import Pattern
 from .linear import DenseLinear, SparseLinear
 from .prunable_layer import copied_settings, take_settings
+from .symbolic import called_as_one, is_symbolic
 
 __all__ = ["DenseLSTM", "PrunableLSTM", "SparseLSTM"]
 
@@ -87,6 +89,8 @@ class PrunableLSTM(nn.LSTM):
             ValueError: `input` has not 2 or 3 dimensions, or `input` or `hx` another dtype than the weights.
             RuntimeError: other shapes do not fit, as in nn.LSTM.
         """
+        if is_symbolic(self, input):
+            return called_as_one(self, input, hx)
         packed = input if isinstance(input, PackedSequence) else None
         batch_sizes = None if packed is None else packed.batch_sizes
         data = _tensor("input", input if packed is None else packed.data)
@@ -273,8 +277,9 @@ class SparseLSTM(PrunableLSTM):
     """LSTM that stores and computes only its remaining weights.
 
     Args:
-        The same as those of nn.LSTM, except that `proj_size` must be 0. It computes in float32 and float64, on the CPU.
-        Weights start as those of an nn.LSTM, and all of them are stored.
+        The same as those of nn.LSTM, except that `proj_size` must be 0. It computes on the CPU, in float32 and float64;
+        float16 and bfloat16 step by step, as a SparseLinear does. Weights start as those of an nn.LSTM, and all of them
+        are stored.
 
     Raises:
         TypeError, ValueError: an argument that nn.LSTM refuses, or a `proj_size` other than 0.
@@ -373,14 +378,15 @@ def _recur(
     product = hh
     if _is_plain(hh, DenseLinear):
         weight, bias = hh.masked_weight, hh.bias  # the mask is applied once, not at every step
-        if not torch.compiler.is_compiling():
+        if runs_on_kernels(weight):
             return recurrence(shares, hidden, cell, weight, bias, None, batch_sizes, reverse)
 
         def product(rows: Tensor) -> Tensor:
             return F.linear(rows, weight, bias)
 
-    elif _is_plain(hh, SparseLinear) and hh.activation == "none" and not torch.compiler.is_compiling():
-        return recurrence(shares, hidden, cell, hh.values, hh.bias, hh.pattern, batch_sizes, reverse)
+    elif _is_plain(hh, SparseLinear) and hh.activation == "none" and runs_on_kernels(hh.values):
+        weight, bias = hh._weights()
+        return recurrence(shares, hidden, cell, weight, bias, hh.pattern, batch_sizes, reverse)
 
     outputs = []
     steps = list(zip(batch_sizes, shares.split(batch_sizes)))

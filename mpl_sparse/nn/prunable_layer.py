@@ -116,6 +116,12 @@ class Prunable:
         remaining = self.num_weight
         self._keep(torch.randperm(remaining, generator=generator) >= int(pct * remaining))
 
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script calls first."""
+        raise TypeError(
+            f"torch.jit.script cannot compile {type(self).__name__}: use torch.compile, torch.export or torch.jit.trace"
+        )
+
     def move_data(self, device: Any) -> None:
         """`to(device)`: the mask is a buffer, which moves with the layer. Kept for the original's callers."""
         self.to(device)  # type: ignore[attr-defined]
@@ -186,7 +192,7 @@ def pattern_as_mask(pattern: Pattern, device: torch.device) -> Tensor:
 
 
 # what belongs to a layer's storage, not to its settings
-_STORAGE = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_pattern", "_compiled_call_impl"}
+_STORAGE = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_pattern", "_written", "_compiled_call_impl"}
 _WEIGHT = {"weight", "mask", "weight_orig", "weight_mask", "values", "row_ptr", "col_idx"}
 
 

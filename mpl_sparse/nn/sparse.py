@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import get_gradient_edge
 from torch.nn.utils.parametrize import is_parametrized
 
 from ..autograd import remember_pattern
@@ -34,6 +37,9 @@ class Sparse(Prunable, nn.Module):
     The pattern is the truth. The persistent buffers `row_ptr` and `col_idx` are its copies, for state_dict and export.
     A new pattern replaces the memory of `values` inside the same Parameter, so an optimizer never holds a stale one.
 
+    DistributedDataParallel sizes its buckets, and hooks onto each parameter, when it is made: prune all processes
+    alike, then make it anew. Only a pattern of as many positions, the same everywhere, may be set beneath it.
+
     `activation` is "none", or "relu" where `mpl_sparse.fuse` has made relu a part of the layer.
     """
 
@@ -43,6 +49,7 @@ class Sparse(Prunable, nn.Module):
     row_ptr: Tensor
     col_idx: Tensor
     _pattern: Pattern
+    _written: Optional[int]  # row_ptr's count of writes, when it was last known to be the pattern's
 
     @classmethod
     def _from_layer(cls: Type[Layer], layer: nn.Module, pattern: Optional[Pattern]) -> Layer:
@@ -89,6 +96,7 @@ class Sparse(Prunable, nn.Module):
     def _bind(self) -> None:
         bind_pattern(self.values, self._pattern)
         remember_pattern(self.row_ptr, self.col_idx, self._pattern)
+        self._written = None if self.row_ptr.is_inference() else self.row_ptr._version
 
     @property
     def pattern(self) -> Pattern:
@@ -102,8 +110,10 @@ class Sparse(Prunable, nn.Module):
         values, old = self.values, self._pattern
         data, grad = carry(values, old, pattern), None if values.grad is None else carry(values.grad, old, pattern)
         values.grad = None
-        # by way of another dtype: only so does torch forget the old size, which a graph that still lives would keep
-        values.data = values.new_empty(0, dtype=torch.complex64)
+        if data.shape != values.shape:
+            _warn_of_data_parallel(values)
+            # by way of another dtype: only so does torch forget the old size, which a graph that still lives would keep
+            values.data = values.new_empty(0, dtype=torch.complex64)
         values.data = data
         values.grad = grad
         self._set_positions(pattern)
@@ -134,11 +144,34 @@ class Sparse(Prunable, nn.Module):
 
     def _weights(self) -> Tuple[Tensor, Optional[Tensor]]:
         """`values` and `bias`, without nn.Module.__getattr__, which costs more than a small kernel."""
+        buffers: Any = self._buffers
+        if self.training and self._written is not None and buffers["row_ptr"]._version != self._written:
+            self._check_positions()
         parameters = self._parameters
         try:
             return parameters["values"], parameters["bias"]  # type: ignore[return-value]
         except KeyError:  # torch.nn.utils.parametrize has made the bias a property
             return self.values, self.bias
+
+    def train(self: Layer, mode: bool = True) -> Layer:
+        """As nn.Module's. RuntimeError if others have written other positions to row_ptr and col_idx."""
+        if self._written is not None and self.row_ptr._version != self._written:
+            self._check_positions()
+        return super().train(mode)
+
+    def _check_positions(self) -> None:
+        """RuntimeError if others have written other positions to the pattern's copies."""
+        if not self._positions_hold():
+            raise RuntimeError(
+                "row_ptr and col_idx were overwritten and no longer are the layer's pattern. DistributedDataParallel "
+                "does so where processes differ: give all of them one pattern (load one state_dict) before it is made; "
+                "averages of models do so too: take mpl_sparse.optim.AveragedModel"
+            )
+        self._bind()
+
+    def _positions_hold(self) -> bool:
+        copies = (self.row_ptr, self._pattern.row_ptr), (self.col_idx, self._pattern.col_idx)
+        return all(np.array_equal(buffer.cpu().numpy(), positions) for buffer, positions in copies)
 
     def remaining_weight(self) -> Tensor:
         """The remaining weights, detached, 1-D, in row-major order of position."""
@@ -174,6 +207,8 @@ class Sparse(Prunable, nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
+        if not self.row_ptr.is_meta and not self._positions_hold():  # to_empty leaves them as it finds their memory
+            self._set_positions(self._pattern)
         self._bind()
         return self
 
@@ -229,3 +264,23 @@ class Sparse(Prunable, nn.Module):
             if local.get(name) is not None and local[name].shape != (size,):
                 raise ValueError(f"{name} must have shape ({size},), got {tuple(local[name].shape)}")
         return pattern
+
+
+def _warn_of_data_parallel(values: nn.Parameter) -> None:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if distributed and values.requires_grad and _is_held_by_autograd(values):
+        warnings.warn(
+            "the number of a layer's weights changed: a DistributedDataParallel that was made before no longer reduces "
+            "their gradients; make it anew",
+            stacklevel=5,
+        )
+
+
+def _is_held_by_autograd(values: nn.Parameter) -> bool:
+    """Whether the node that accumulates the parameter's gradient lives: in DistributedDataParallel, or in a graph."""
+    _notes(values)["mpl_sparse"] = "seen"  # a node that nobody holds is gone after this line
+    return "mpl_sparse" in _notes(values)
+
+
+def _notes(values: nn.Parameter) -> Any:
+    return get_gradient_edge(values).node.metadata

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -31,8 +32,9 @@ def carry(tensor: Tensor, old: Pattern, new: Pattern) -> Tensor:
     Shape:
         tensor (old.nnz,); result (new.nnz,).
     """
-    source = torch.from_numpy(old.locate(new)).to(tensor.device)
-    survives = source >= 0
+    source = old.locate(new)
+    survivors = np.flatnonzero(source >= 0)  # by position, not by mask: this also works on the meta device
+    to, origin = (torch.from_numpy(each).to(tensor.device) for each in (survivors, source[survivors]))
     moved = tensor.new_zeros(new.nnz)
-    moved[survives] = tensor.detach()[source[survives]]
+    moved[to] = tensor.detach()[origin]
     return moved

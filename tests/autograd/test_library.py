@@ -54,6 +54,16 @@ def test_written_positions_are_read_again():
         library.linear(input, torch.ones(2), None, row_ptr, col_idx, cols)
 
 
+def test_positions_written_alike_keep_their_plans():
+    """As DistributedDataParallel writes them, at every step."""
+    pattern = Pattern.from_mask(torch.rand(5, 7) < 0.5)
+    row_ptr, col_idx, cols = positions(pattern)
+    library.remember_pattern(row_ptr, col_idx, pattern)
+    for tensor in (row_ptr, col_idx):
+        tensor.copy_(tensor.clone())
+    assert library._pattern(row_ptr, col_idx, cols) is pattern
+
+
 def test_double_backward_is_refused():
     pattern = Pattern.from_mask(torch.ones(2, 3, dtype=torch.bool))
     input = torch.randn(1, 3, requires_grad=True)

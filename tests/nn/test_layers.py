@@ -214,9 +214,8 @@ def test_refused_dtypes_and_devices(make):
         sparse(torch.ones(shape)[..., 0])
     assert pattern_of(sparse.double().values) is sparse.pattern
     sparse(torch.ones(shape).double())
-    for dtype in (torch.float16, torch.bfloat16):
-        with pytest.raises(TypeError, match="values must be torch.float32 or torch.float64"):
-            copy.deepcopy(sparse).to(dtype)(torch.ones(shape, dtype=dtype))
+    with pytest.raises(TypeError, match="input must be torch.float16 as values, got torch.float32"):
+        sparse.half()(torch.ones(shape))
 
 
 @pytest.mark.parametrize(
@@ -279,3 +278,20 @@ def test_every_way_of_changing_the_weights_is_seen(make):
             else:
                 dense, of = nn.functional.linear, ()
             torch.testing.assert_close(output, dense(input, sparse.weight.to_dense(), sparse.bias, *of))
+
+
+@pytest.mark.parametrize("make", [lambda: pair_of_convs({}), pair_of_linears])
+def test_overwritten_positions_are_told(make):
+    _, sparse = make()
+    input = torch.randn((1, 4, 5, 5) if isinstance(sparse, SparseConv2d) else (1, 12))
+    expected = sparse(input)
+    for buffer in (sparse.row_ptr, sparse.col_idx):
+        buffer.copy_(buffer.clone())
+    assert torch.equal(sparse(input), expected)
+    sparse.row_ptr.copy_(sparse.row_ptr.clone())
+    sparse.col_idx.copy_(sparse.col_idx.flip(0))
+    for use in (lambda: sparse(input), sparse.train, sparse.eval):
+        with pytest.raises(RuntimeError, match="row_ptr and col_idx were overwritten"):
+            use()
+    sparse.pattern = sparse.pattern
+    assert torch.equal(sparse.eval()(input), expected)
