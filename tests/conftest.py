@@ -58,6 +58,16 @@ def torchvision():
     return module
 
 
+@pytest.fixture
+def one_thread():
+    """Many small operations: two OpenMP threads wait for each other where another program has one of the cores."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=_core.backends())
 def backend(request):
     """Runs the test once on each backend of this machine; by name, or for a module by pytest.mark.usefixtures."""

@@ -19,9 +19,11 @@ def test_there_are_examples():
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
-def test_example(number, tmp_path, monkeypatch):
+def test_example(number, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     code, expected = EXAMPLES[number]
+    if "resnet" in code:
+        request.getfixturevalue("torchvision")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, f"README example {number}", "exec"), {"__name__": "__main__"})

@@ -5,6 +5,7 @@ from .. import requires_torch  # noqa: F401
 from .dense import dense_conv2d, dense_linear
 from .functions import AddmmFunction, SparseConv2dFunction
 from .library import remember_pattern
+from .masking import masked
 from .operations import conv2d, eager_conv2d, eager_linear, linear, runs_on_kernels, traced_conv2d, traced_linear
 from .recording import is_recorded
 from .recurrence import LSTMFunction, lstm
@@ -22,6 +23,7 @@ __all__ = [
     "is_recorded",
     "linear",
     "lstm",
+    "masked",
     "remember_pattern",
     "runs_on_kernels",
     "traced_conv2d",

@@ -7,6 +7,7 @@ from typing import Any, Dict, Type, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..autograd import masked
 from ..pattern import Pattern
 from .dense_weight import DenseWeight, dense_parameters, dense_weight, read_pruned_weight, settings_without_pruning
 from .prunable_layer import Prunable, checked_mask, pattern_as_mask, take_settings
@@ -31,11 +32,11 @@ class Masked(Prunable, nn.Module):
 
     @classmethod
     def _from_layer(cls: Type[Layer], layer: nn.Module) -> Layer:
-        masked = cls.__new__(cls)
         weight = dense_weight(layer)
-        take_settings(masked, settings_without_pruning(vars(layer)))
-        masked._take_over(layer, weight)
-        return masked
+        made = cls.__new__(cls)
+        take_settings(made, settings_without_pruning(vars(layer)))
+        made._take_over(layer, weight)
+        return made
 
     @classmethod
     def make_prunable(cls, layer: nn.Module) -> None:
@@ -69,7 +70,7 @@ class Masked(Prunable, nn.Module):
     @property
     def masked_weight(self) -> Tensor:
         """The weight that the layer computes with: differentiable, and zero (never weight * 0) where it is pruned."""
-        return torch.where(self.mask, self.weight, 0)
+        return masked(self.weight, self.mask)
 
     @property
     def pattern(self) -> Pattern:

@@ -17,6 +17,9 @@ NAMES = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 @pytest.fixture(scope="module")
 def timm(torchvision):
     return pytest.importorskip("timm")
