@@ -16,7 +16,7 @@ _BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 def masked(weight: Tensor, mask: Tensor) -> Tensor:
-    """`torch.where(mask, weight, 0)`: the same numbers and gradients, in a fifth of the time.
+    """`torch.where(mask, weight, 0)`: the same numbers and gradients, three to seven times as fast at 50%.
 
     Shape:
         weight and mask (bool) alike; so is the result.

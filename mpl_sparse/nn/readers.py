@@ -1,9 +1,9 @@
 """Which layers are more to the rest of a model than something it calls: found by reading the code of its forwards.
 
 A masked or sparse layer computes the same as the dense one when it is called. It cannot stand in for it where other
-code computes with `layer.weight` itself, as nn.MultiheadAttention does, or asks `isinstance(layer, nn.Linear)`. Nothing
-is run: each forward, and the methods and functions that it reaches, are followed from their syntax trees, with what is
-known of every name: which modules it may stand for.
+code computes with `layer.weight` itself, as nn.MultiheadAttention does, or asks `isinstance(layer, nn.Linear)`. No
+forward is run: each one, and the functions that it reaches, are followed through their syntax trees, an expression
+standing for the objects of the model that it may be. Of a function without source only the names in it are known.
 """
 
 from __future__ import annotations
@@ -11,135 +11,200 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import textwrap
-from types import FunctionType, MethodType
-from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, Optional, Tuple
+from types import CodeType, FunctionType, MethodType
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Optional, Tuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from .fused_path import calls_its_layers
 from .lstm import PrunableLSTM
 
 __all__ = ["other_uses"]
 
-Modules = FrozenSet[nn.Module]
-Scope = Dict[str, Modules]
+Becomes = Callable[[nn.Module], Tuple[type, ...]]
 
 # What is asked of a weight without reading its numbers.
 _FACTS = {"dtype", "device", "shape", "ndim", "layout", "requires_grad", "is_cuda", "size", "dim", "numel", "type"}
 _FACTS |= {"element_size", "is_floating_point"}
-# Other ways to a weight, where the layer itself is the receiver.
-_TABLES = {"parameters", "named_parameters", "state_dict", "_parameters", "all_weights", "_flat_weights"}
-# What gives the modules inside another one, or inside a collection of them.
-_WALKS = {"children", "named_children", "modules", "named_modules", "values", "items", "get", "get_submodule", "pop"}
-_GATHERING = {"enumerate", "zip", "reversed", "list", "tuple", "set", "sorted", "iter", "next", "filter", "dict"}
+_WEIGHT = re.compile(r"weight(_orig|_[ih]h_l\d+(_reverse)?)?$")
+# Other ways to the weights of a layer, or of all layers of a module.
+_TABLES_OF_A_LAYER = {"parameters", "_parameters", "all_weights", "_flat_weights", "_all_weights"}
+_TABLES = {"state_dict", "named_parameters", "get_parameter"}
+_CALLS = {"functional_call", "attrgetter", *_TABLES}
+# What gives the modules inside another one, or the members of a collection.
+_DEEP = {"modules", "named_modules", "get_submodule"}
+_WALKS = {"children", "named_children", "values", "items", "get", "pop", *_DEEP}
+_GATHERING = {"enumerate", "zip", "reversed", "list", "tuple", "set", "sorted", "iter", "next", "filter", "map", "dict"}
 _DEPTH = 8  # of calls, from a forward on
 _CALL_ONLY = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
+_TRIVIAL = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device, torch.Size)
 
 
-def other_uses(model: nn.Module, becomes: Callable[[nn.Module], Tuple[type, ...]]) -> Dict[nn.Module, str]:
+class _Object:
+    """An object of the model, equal to itself alone."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Object) and other.it is self.it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+
+Objects = FrozenSet[_Object]
+Scope = Dict[str, Objects]
+_NONE: Objects = frozenset()
+
+
+def _these(objects: Iterable[Any]) -> Objects:
+    kept = (each for each in objects if not isinstance(each, _TRIVIAL))
+    return frozenset(_Object(each) for each in kept if not isinstance(each, Tensor) or isinstance(each, nn.Parameter))
+
+
+def _union(parts: Iterable[Objects]) -> Objects:
+    return frozenset().union(*parts)
+
+
+def other_uses(model: nn.Module, becomes: Becomes) -> Dict[nn.Module, str]:
     """The layers of `model` that code of other modules uses in ways that only the dense layer knows, and what it does.
 
     Args:
         becomes: the types that a layer may be converted to; empty for a module that stays as it is.
     """
-    uses: Dict[nn.Module, str] = {}
+    uses = _Uses(model, becomes)
     for module in model.modules():
+        hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+        for hook in hooks:
+            if not _is_of_torch(hook):
+                _Walk(None, uses).run(hook, (_these([module]),))
         known = type(module) in _CALL_ONLY or isinstance(module, PrunableLSTM) or calls_its_layers(module)
-        if not known and _holds_modules(module):
-            _Walk(module, becomes, uses).run(vars(module).get("forward", type(module).forward))
-    return uses
+        if known or becomes(module) or _is_of_torch(type(module)) and not module._modules:
+            continue  # a layer's own forward is what the conversion takes over
+        forward = vars(module).get("forward", type(module).forward)
+        _Walk(module, uses).run(forward, () if isinstance(forward, MethodType) else (_these([module]),))
+    return uses.found
 
 
-def _holds_modules(module: nn.Module) -> bool:
-    # an attribute may hold modules past `_modules`: a list of them, or one that hides from registration
-    return bool(module._modules) or any(map(_modules_in, vars(module).values()))
+class _Uses:
+    """What has been found, and whose weight is whose."""
+
+    def __init__(self, model: nn.Module, becomes: Becomes) -> None:
+        self.becomes = becomes
+        self.found: Dict[nn.Module, str] = {}
+        self.layers: Dict[_Object, nn.Module] = {}
+        for module in model.modules():
+            if becomes(module):
+                weights = (each for name, each in module._parameters.items() if name.startswith("weight"))
+                self.layers.update({_Object(each): module for each in weights})
 
 
-def _modules_in(value: Any) -> Modules:
-    if isinstance(value, nn.Module):
-        return frozenset([value])
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        return frozenset(each for each in value if isinstance(each, nn.Module))
-    return frozenset()
-
-
-@functools.lru_cache(maxsize=4096)
-def _source(function: FunctionType) -> Optional[ast.FunctionDef]:
-    """The syntax tree of a function; None where there is no source, or none that stands alone (a lambda)."""
+@functools.lru_cache(maxsize=1024)
+def _source(code: CodeType) -> Optional[Any]:
+    """The syntax tree of a function or lambda; None where its source is not at hand, or not alone on its line."""
     try:
-        body = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+        tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
-    definition = body[0] if body else None
-    return definition if isinstance(definition, ast.FunctionDef) else None
+    if code.co_name != "<lambda>":
+        definition = tree.body[0] if tree.body else None
+        return definition if isinstance(definition, ast.FunctionDef) else None
+    lambdas = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
+    return lambdas[0] if len(lambdas) == 1 else None
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 class _Walk:
-    """One module's forward, followed as far as its source goes."""
+    """One forward, or one hook, followed as far as its source goes. `owner` is the module whose forward it is."""
 
-    def __init__(
-        self, owner: nn.Module, becomes: Callable[[nn.Module], Tuple[type, ...]], uses: Dict[nn.Module, str]
-    ) -> None:
-        self.owner, self.becomes, self.uses = owner, becomes, uses
-        self.returned: Dict[Any, Modules] = {}
+    def __init__(self, owner: Optional[nn.Module], uses: _Uses) -> None:
+        self.owner, self.uses = owner, uses
+        self.returned: Dict[Any, Objects] = {}
         self.depth = 0
 
-    def run(self, function: Any, arguments: Tuple[Modules, ...] = (), keywords: Optional[Scope] = None) -> Modules:
-        """Follow a call of `function`; the modules that it may return."""
-        if isinstance(function, functools.partial):
-            function = function.func
-        if isinstance(function, MethodType):
-            bound = function.__self__
-            first = frozenset([bound]) if isinstance(bound, nn.Module) else frozenset()
-            function, arguments = function.__func__, (first, *arguments)
-        elif not arguments:
-            arguments = (frozenset([self.owner]),)
-        function = inspect.unwrap(function) if callable(function) else function
-        if not isinstance(function, FunctionType) or self.depth >= _DEPTH:
-            return frozenset()
-        key = (function, arguments, frozenset((keywords or {}).items()))
-        definition = _source(function)
-        if definition is None or key in self.returned:
-            return self.returned.get(key, frozenset())
-        self.returned[key] = frozenset()  # while it is on its way: for a function that calls itself
-        self.depth += 1
-        self.returned[key] = _Body(self, function, definition).follow(arguments, keywords or {})
-        self.depth -= 1
+    def run(self, called: Any, arguments: Tuple[Objects, ...] = (), keywords: Optional[Scope] = None) -> Objects:
+        """Follow a call; the objects that it may return."""
+        keywords = keywords or {}
+        if isinstance(called, functools.partial):
+            keywords = {**{name: _these([each]) for name, each in called.keywords.items()}, **keywords}
+            return self.run(called.func, (*(_these([each]) for each in called.args), *arguments), keywords)
+        if isinstance(called, MethodType):
+            return self.run(called.__func__, (_these([called.__self__]), *arguments), keywords)
+        if not isinstance(called, FunctionType):
+            method = vars(type(called)).get("__call__")
+            return self.run(MethodType(method, called), arguments, keywords) if _is_python(method) else _NONE
+        called = inspect.unwrap(called)
+        if not isinstance(called, FunctionType) or self.depth >= _DEPTH:
+            return _NONE
+        key = (called, arguments, frozenset(keywords.items()))
+        if key not in self.returned:
+            self.returned[key] = _NONE  # while it is on its way: for a function that calls itself
+            self.depth += 1
+            definition = _source(called.__code__)
+            if definition is None:
+                self._suspect(called, arguments)
+            else:
+                self.returned[key] = _Body(self, called, definition).follow(arguments, keywords)
+            self.depth -= 1
         return self.returned[key]
+
+    def _suspect(self, function: FunctionType, arguments: Tuple[Objects, ...]) -> None:
+        """Without the source, what a function could reach is taken for read if its names may be a weight's."""
+        names = set(_names(function.__code__))
+        if any(_WEIGHT.match(name) or name in _CALLS for name in names):
+            cells = [cell.cell_contents for cell in function.__closure__ or ()]
+            owner = [] if self.owner is None else [self.owner]
+            reached = _these([*owner, *cells]) | _union(arguments)
+            self.note(_modules(reached), function, "may read its weight, for its source is not at hand")
 
     def note(self, modules: Iterable[nn.Module], function: Any, what: str) -> None:
         for module in modules:
-            if module is not self.owner and self.becomes(module):
-                self.uses.setdefault(module, f"{_title(function, self.owner)} {what}")
+            if module is not self.owner and self.uses.becomes(module):
+                self.uses.found.setdefault(module, f"{self._title(function)} {what}")
 
-
-def _title(function: FunctionType, owner: nn.Module) -> str:
-    name = function.__qualname__.rpartition("<locals>.")[2]
-    return name if "." in name else f"{name}, called by {type(owner).__name__},"
+    def _title(self, function: Any) -> str:
+        name = function.__qualname__.rpartition("<locals>.")[2]
+        if "." in name:
+            return name
+        return f"{name}, a hook," if self.owner is None else f"{name}, called by {type(self.owner).__name__},"
 
 
 class _Body:
-    """One function: the names it binds to modules, then what it does with them."""
+    """One function: what its names may be, then what it does with them."""
 
-    def __init__(self, walk: _Walk, function: FunctionType, definition: ast.FunctionDef) -> None:
+    def __init__(self, walk: _Walk, function: FunctionType, definition: Any) -> None:
         self.walk, self.function, self.definition = walk, function, definition
         self.scope: Scope = {}
         self.nodes = list(ast.walk(definition))
         self.parents = {child: node for node in self.nodes for child in ast.iter_child_nodes(node)}
+        self.outside = _outside(function)
+        self.inner: Dict[str, List[ast.FunctionDef]] = {}
+        for node in self.nodes[1:]:
+            if isinstance(node, ast.FunctionDef):
+                self.inner.setdefault(node.name, []).append(node)
 
-    def follow(self, arguments: Tuple[Modules, ...], keywords: Scope) -> Modules:
+    def follow(self, arguments: Tuple[Objects, ...], keywords: Scope) -> Objects:
         declared = self.definition.args
         names = [each.arg for each in [*declared.posonlyargs, *declared.args]]
         self.scope.update(zip(names, arguments))
         self.scope.update(keywords)
         if declared.vararg is not None:
-            self.scope[declared.vararg.arg] = frozenset().union(*arguments[len(names) :])
+            self.scope[declared.vararg.arg] = _union(arguments[len(names) :])
         while self._bind():  # until no name may stand for more
             pass
-        returned: Modules = frozenset()
+        returned = self.value(self.definition.body) if isinstance(self.definition, ast.Lambda) else _NONE
         for node in self.nodes:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                 self._look_at(node)
@@ -147,20 +212,22 @@ class _Body:
                 self._look_at_call(node)
             elif isinstance(node, ast.Compare):
                 self._look_at_comparison(node)
-            elif isinstance(node, ast.Return) and node.value is not None:
+            elif isinstance(node, (ast.Return, ast.Yield)) and node.value is not None:
                 returned |= self.value(node.value)
+            if isinstance(node, (ast.Attribute, ast.Subscript, ast.Name)) and isinstance(node.ctx, ast.Load):
+                self._look_for_weights(node)
         return returned
 
     def _bind(self) -> bool:
         before = sum(map(len, self.scope.values()))
-        for target, modules in self._assignments():
-            if modules:
+        for target, objects in self._assignments():
+            if objects:
                 for node in ast.walk(target):
                     if isinstance(node, ast.Name):
-                        self.scope[node.id] = self.scope.get(node.id, frozenset()) | modules
+                        self.scope[node.id] = self.scope.get(node.id, _NONE) | objects
         return sum(map(len, self.scope.values())) > before
 
-    def _assignments(self) -> Iterator[Tuple[ast.AST, Modules]]:
+    def _assignments(self) -> Iterator[Tuple[ast.AST, Objects]]:
         for node in self.nodes:
             if isinstance(node, ast.Assign):
                 yield from ((target, self.value(node.value)) for target in node.targets)
@@ -168,80 +235,127 @@ class _Body:
                 yield node.target, self.value(node.value)
             elif isinstance(node, (ast.For, ast.comprehension)):
                 yield node.target, _inside(self.value(node.iter))
+            elif isinstance(node, ast.Call):
+                yield from self._arguments_of_inner(node)
 
-    def value(self, node: Optional[ast.AST]) -> Modules:
-        """The modules that an expression may stand for, or that the collection holds for which it may."""
+    def _arguments_of_inner(self, node: ast.Call) -> Iterator[Tuple[ast.AST, Objects]]:
+        """What a call gives to a function that is defined in this one, or to a lambda that it hands over."""
+        for inner in self.inner.get(getattr(node.func, "id", ""), ()):
+            names = [ast.Name(each.arg) for each in inner.args.args]
+            yield from zip(names, map(self.value, node.args))
+            yield from ((ast.Name(each.arg), self.value(each.value)) for each in node.keywords if each.arg)
+        for given in node.args:
+            if isinstance(given, ast.Lambda):
+                members = _inside(_union(self.value(each) for each in node.args if each is not given))
+                yield from ((ast.Name(each.arg), members) for each in given.args.args)
+
+    def value(self, node: Optional[ast.AST]) -> Objects:
+        """The objects that an expression may be, or that are in the collection which it may be."""
         if isinstance(node, ast.Name):
-            return self.scope.get(node.id, frozenset())
+            return self.scope[node.id] if node.id in self.scope else _these([self.outside(node.id)])
         if isinstance(node, ast.Attribute):
-            return frozenset().union(*(self._attribute(module, node.attr) for module in self.value(node.value)))
+            return _union(self._attribute(each.it, node.attr) for each in self.value(node.value))
         if isinstance(node, ast.Subscript):
             return _inside(self.value(node.value))
         if isinstance(node, ast.Call):
             return self._value_of_call(node)
         if isinstance(node, ast.IfExp):
             return self.value(node.body) | self.value(node.orelse)
-        if isinstance(node, ast.BoolOp):
-            return frozenset().union(*map(self.value, node.values))
+        if isinstance(node, (ast.BoolOp, ast.Dict)):
+            return _union(map(self.value, node.values))
         if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
-            return frozenset().union(*map(self.value, node.elts))
-        if isinstance(node, ast.Dict):
-            return frozenset().union(*map(self.value, node.values))
+            return _union(map(self.value, node.elts))
         if isinstance(node, (ast.Starred, ast.NamedExpr)):
             return self.value(node.value)
         if isinstance(node, (ast.ListComp, ast.SetComp, ast.GeneratorExp)):
             return self.value(node.elt)
-        return frozenset()
+        return self.value(node.value) if isinstance(node, ast.DictComp) else _NONE
 
-    def _value_of_call(self, node: ast.Call) -> Modules:
+    def _attribute(self, owner: Any, name: str) -> Objects:
+        """What `owner.name` may be, without running any code but a `__getattr__` of the user's."""
+        own = getattr(owner, "__dict__", {})
+        if name == "__dict__":
+            return _these([own])
+        if isinstance(owner, nn.Module):
+            for table in (own, own["_modules"], own["_parameters"]):
+                if name in table:
+                    return _these([table[name]])
+        elif name in own and not isinstance(owner, type):
+            return _these([own[name]])
+        known = inspect.getattr_static(owner, name, None)
+        if isinstance(known, (property, functools.cached_property)):
+            getter = known.fget if isinstance(known, property) else known.func
+            return self.walk.run(getter, (_these([owner]),))
+        if isinstance(known, (staticmethod, classmethod)):
+            return _these([known.__func__ if isinstance(known, staticmethod) else MethodType(known.__func__, owner)])
+        if isinstance(known, FunctionType):
+            return _these([known if isinstance(owner, type) else MethodType(known, owner)])
+        if known is None and isinstance(owner, nn.Module) and type(owner).__getattr__ is not nn.Module.__getattr__:
+            try:
+                return _these([getattr(owner, name)])
+            except Exception:  # whatever it does for a name that it does not know
+                return _NONE
+        return _these([known])
+
+    def _value_of_call(self, node: ast.Call) -> Objects:
         called = node.func
         if isinstance(called, ast.Name):
             if called.id == "getattr" and len(node.args) >= 2:
                 owners, name = self.value(node.args[0]), node.args[1]
                 if isinstance(name, ast.Constant) and isinstance(name.value, str):
-                    return frozenset().union(*(self._attribute(module, name.value) for module in owners))
+                    return _union(self._attribute(each.it, name.value) for each in owners)
                 return _inside(owners)
             if called.id in _GATHERING:
-                return _inside(frozenset().union(*map(self.value, node.args)))
+                return _inside(_union(map(self.value, node.args)))
+            if called.id == "vars" and node.args:
+                return _union(self._attribute(each.it, "__dict__") for each in self.value(node.args[0]))
+            if called.id == "super":
+                return self.value(ast.Name(self._first_argument()))
         if isinstance(called, ast.Attribute) and called.attr in _WALKS:
             owners = self.value(called.value)
-            deep = called.attr in ("modules", "named_modules", "get_submodule")
-            return frozenset().union(*(m.modules() for m in owners)) if deep else _inside(owners)
+            if owners:
+                return _these(_modules(owners)) if called.attr in _DEEP else _inside(owners)
         return self._follow(node)
 
-    def _attribute(self, module: nn.Module, name: str) -> Modules:
-        """The modules that an attribute of a module is, holds, or returns if it is a property."""
-        known = inspect.getattr_static(type(module), name, None)
-        if isinstance(known, (property, functools.cached_property)):
-            getter = known.fget if isinstance(known, property) else known.func
-            return self.walk.run(getter, (frozenset([module]),))
-        child = module._modules.get(name)
-        return _modules_in(vars(module).get(name)) if child is None else frozenset([child])
+    def _first_argument(self) -> str:
+        arguments = [*self.definition.args.posonlyargs, *self.definition.args.args]
+        return arguments[0].arg if arguments else ""
+
+    def _look_for_weights(self, node: ast.AST) -> None:
+        """Whether the expression may be the very weight of a layer, which someone keeps beside it."""
+        layers = self.walk.uses.layers
+        read = [layers[each] for each in self.value(node) if each in layers]
+        if read and not self._asks_for_facts(node):
+            self.walk.note(read, self.function, "reads its weight")
 
     def _look_at(self, node: ast.Attribute) -> None:
-        self.value(node)  # follows a property
-        if node.attr in _TABLES:
-            self.walk.note(self.value(node.value), self.function, f"reads its {node.attr}")
-        elif node.attr.startswith("weight"):
-            after = self.parents.get(node)
-            if not (isinstance(after, ast.Attribute) and after.attr in _FACTS) and not self._is_test_for_none(after):
-                self.walk.note(self.value(node.value), self.function, "reads its weight")
+        owners = [each.it for each in self.value(node.value) if isinstance(each.it, nn.Module)]
+        layers = [each for each in owners if self.walk.uses.becomes(each)]
+        if node.attr in _TABLES_OF_A_LAYER:
+            self.walk.note(layers, self.function, f"reads its {node.attr}")
+        elif node.attr in _TABLES:
+            self.walk.note(_modules(_these(owners)), self.function, f"reads its {node.attr}")
+        elif _WEIGHT.match(node.attr) and not self._asks_for_facts(node):
+            self.walk.note(layers, self.function, "reads its weight")
 
-    @staticmethod
-    def _is_test_for_none(node: Optional[ast.AST]) -> bool:
-        return isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.Is, ast.IsNot))
+    def _asks_for_facts(self, node: ast.AST) -> bool:
+        after = self.parents.get(node)
+        if isinstance(after, ast.Compare):
+            return isinstance(after.ops[0], (ast.Is, ast.IsNot))
+        return isinstance(after, ast.Attribute) and after.attr in _FACTS
 
     def _look_at_call(self, node: ast.Call) -> None:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         if name == "getattr" and len(node.args) >= 2:
             wanted = node.args[1]
-            if not isinstance(wanted, ast.Constant) or str(wanted.value).startswith("weight"):
-                self.walk.note(self.value(node.args[0]), self.function, "reads its weight")
+            if not isinstance(wanted, ast.Constant) or _WEIGHT.match(str(wanted.value)):
+                self.walk.note(_modules(self.value(node.args[0]), deep=False), self.function, "reads its weight")
         elif name == "functional_call" and node.args:
-            modules = frozenset().union(*(module.modules() for module in self.value(node.args[0])))
-            self.walk.note(modules, self.function, "calls it with another weight")
+            self.walk.note(_modules(self.value(node.args[0])), self.function, "calls it with another weight")
+        elif name == "attrgetter":
+            self.walk.note(_modules(_union(self.scope.values())), self.function, "may read its weight by attrgetter")
         elif name == "isinstance" and len(node.args) == 2:
-            self._look_at_type_test(self.value(node.args[0]), self._object(node.args[1]))
+            self._look_at_type_test(self.value(node.args[0]), self._types(node.args[1]))
         else:
             self._follow(node)
 
@@ -250,83 +364,87 @@ class _Body:
         sides = [node.left, *node.comparators]
         for side in sides:
             if isinstance(side, ast.Call) and getattr(side.func, "id", "") == "type" and len(side.args) == 1:
-                others = tuple(self._object(each) for each in sides if each is not side)
-                tested = self.value(side.args[0])
+                others = [each for other in sides if other is not side for each in self._types(other)]
+                tested = _modules(self.value(side.args[0]), deep=False)
                 self.walk.note((m for m in tested if type(m) in others), self.function, "asks for its type")
 
-    def _look_at_type_test(self, modules: Modules, types: Any) -> None:
-        try:
-            changed = [m for m in modules if any(isinstance(m, types) != issubclass(t, types) for t in self._after(m))]
-        except TypeError:  # what it is tested for is not known
-            changed = [m for m in modules if self._after(m)]
+    def _look_at_type_test(self, objects: Objects, types: Tuple[type, ...]) -> None:
+        after = self.walk.uses.becomes
+        changed = [
+            module
+            for module in _modules(objects, deep=False)
+            if not types or any(isinstance(module, types) != issubclass(kind, types) for kind in after(module))
+        ]
         self.walk.note(changed, self.function, "asks for its type")
 
-    def _after(self, module: nn.Module) -> Tuple[type, ...]:
-        return self.walk.becomes(module)
+    def _types(self, node: ast.AST) -> Tuple[type, ...]:
+        return tuple(each.it for each in self.value(node) if isinstance(each.it, type))
 
-    def _follow(self, node: ast.Call) -> Modules:
-        """Into a method of a module or a function that is given modules; what it may return."""
+    def _follow(self, node: ast.Call) -> Objects:
+        """Into the functions that are called; what they may return."""
         arguments = tuple(self.value(each) for each in node.args)
         keywords = {each.arg: self.value(each.value) for each in node.keywords if each.arg is not None}
-        called = node.func
-        if isinstance(called, ast.Attribute):
-            if isinstance(called.value, ast.Call) and getattr(called.value.func, "id", "") == "super":
-                return self._follow_super(called.attr, arguments, keywords)
-            receivers = self.value(called.value)
-            if receivers:
-                return frozenset().union(*(self._method(m, called.attr, arguments, keywords) for m in receivers))
-        if not any(arguments) and not any(keywords.values()):
-            return frozenset()
-        function = self._object(called)
-        if not callable(function) or isinstance(function, type) or _is_of_torch(function):
-            return frozenset()
-        return self.walk.run(function, arguments or (frozenset(),), keywords)
+        called = self.value(node.func)
+        if isinstance(node.func, ast.Attribute) and _is_super(node.func.value):
+            receiver, name = self.value(node.func.value), node.func.attr
+            methods = [vars(cls).get(name) for each in receiver for cls in type(each.it).__mro__[1:]]
+            return _union(self.walk.run(each, (receiver, *arguments), keywords) for each in methods if _is_python(each))
+        return _union(self.walk.run(each.it, arguments, keywords) for each in called if self._leads_on(each.it))
 
-    def _method(self, module: nn.Module, name: str, arguments: Tuple[Modules, ...], keywords: Scope) -> Modules:
-        # another module's forward is followed on its own; methods of nn.Module compute nothing with a weight; those of
-        # a layer are its kind's, which the converted layer has too
-        method = getattr(type(module), name, None)
-        if method is None or name in ("forward", "__call__") or method is getattr(nn.Module, name, None):
-            return frozenset()
-        if self.walk.becomes(module):
-            return frozenset()
-        if isinstance(inspect.getattr_static(type(module), name), (staticmethod, classmethod)):
-            first: Tuple[Modules, ...] = (frozenset(),) if hasattr(method, "__self__") else ()
-        else:
-            first = (frozenset([module]),)
-        return self.walk.run(getattr(method, "__func__", method), (*first, *arguments) or (frozenset(),), keywords)
+    def _leads_on(self, called: Any) -> bool:
+        # a module's forward is followed on its own; a layer's methods are its kind's, which the converted one has too
+        receiver = called.__self__ if isinstance(called, MethodType) else None
+        own = isinstance(receiver, nn.Module) and (called.__func__.__name__ == "forward" or self._is_layer(receiver))
+        # torch's functions that take modules only call them
+        return not isinstance(called, (type, nn.Module)) and not own and not _is_of_torch(called)
 
-    def _follow_super(self, name: str, arguments: Tuple[Modules, ...], keywords: Scope) -> Modules:
-        found: Modules = frozenset()
-        for cls in type(self.walk.owner).__mro__[1:]:
-            method = vars(cls).get(name)
-            if isinstance(method, FunctionType) and cls is not nn.Module:
-                found |= self.walk.run(method, (frozenset([self.walk.owner]), *arguments), keywords)
-        return found
-
-    def _object(self, node: ast.AST) -> Any:
-        """What a name or a dotted name stands for where the function was defined; None if that is not known."""
-        if isinstance(node, ast.Tuple):
-            parts = tuple(self._object(each) for each in node.elts)
-            return None if None in parts else parts
-        if isinstance(node, ast.Attribute):
-            return getattr(self._object(node.value), node.attr, None)
-        if not isinstance(node, ast.Name):
-            return None
-        closure = inspect.getclosurevars(self.function) if self.function.__closure__ else None
-        if closure is not None and node.id in closure.nonlocals:
-            return closure.nonlocals[node.id]
-        builtins = self.function.__globals__.get("__builtins__", {})
-        builtins = builtins if isinstance(builtins, dict) else vars(builtins)
-        return self.function.__globals__.get(node.id, builtins.get(node.id))
+    def _is_layer(self, module: nn.Module) -> bool:
+        return bool(self.walk.uses.becomes(module))
 
 
-def _inside(modules: Modules) -> Modules:
-    """The modules themselves, which may be what a collection held, and their children."""
-    children = (child for module in modules for child in module._modules.values() if child is not None)
-    return modules.union(children)
+def _outside(function: FunctionType) -> Callable[[str], Any]:
+    """What a name is that the function does not bind itself."""
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or ()))
+    builtins = function.__globals__.get("__builtins__", {})
+    builtins = builtins if isinstance(builtins, dict) else vars(builtins)
+
+    def look_up(name: str) -> Any:
+        if name in cells:
+            try:
+                return cells[name].cell_contents
+            except ValueError:  # not bound yet
+                return None
+        return function.__globals__.get(name, builtins.get(name))
+
+    return look_up
 
 
-def _is_of_torch(function: Any) -> bool:
-    # torch's functions that take modules only call them (checkpoint, parallel_apply)
-    return str(getattr(function, "__module__", "")).split(".")[0] in ("torch", "builtins")
+def _inside(objects: Objects) -> Objects:
+    """The objects themselves, which may be what a collection held, and what is in them."""
+    found: List[Any] = []
+    for each in objects:
+        if isinstance(each.it, nn.Module):
+            found += each.it._modules.values()
+        elif isinstance(each.it, dict):
+            found += each.it.values()
+        elif isinstance(each.it, (list, tuple, set, frozenset)):
+            found += each.it
+    return objects | _these(found)
+
+
+def _modules(objects: Objects, deep: bool = True) -> List[nn.Module]:
+    """The modules among objects, and with `deep` all that are in them."""
+    modules = [each.it for each in objects if isinstance(each.it, nn.Module)]
+    return [inner for module in modules for inner in module.modules()] if deep else modules
+
+
+def _is_super(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "super"
+
+
+def _is_python(function: Any) -> bool:
+    return isinstance(function, FunctionType) and not _is_of_torch(function)
+
+
+def _is_of_torch(of: Any) -> bool:
+    return str(getattr(of, "__module__", "")).split(".")[0] == "torch"

@@ -2,6 +2,10 @@
 
 import copy
 import functools
+import gc
+import operator
+import re
+import weakref
 
 import pytest
 
@@ -184,6 +188,128 @@ class Overridden(Base):
         self.forward = functools.partial(Direct.forward, self).func.__get__(self)
 
 
+class ByLambda(Base):
+    def __init__(self):
+        super().__init__()
+        self.function = lambda x: F.linear(x, self.b.weight)
+
+    def forward(self, x):
+        return self.function(self.a(x))
+
+
+class ByClosure(Base):
+    def __init__(self):
+        super().__init__()
+        layer = self.b
+
+        def function(x):
+            return x @ layer.weight
+
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.a(x))
+
+
+class ByPartial(Base):
+    def __init__(self):
+        super().__init__()
+        self.function = functools.partial(project, layer=self.b)
+
+    def forward(self, x):
+        return self.function(self.a(x))
+
+
+class Holder:
+    """Not a module."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, x):
+        return x @ self.layer.weight
+
+
+class ByAnObject(Base):
+    def __init__(self):
+        super().__init__()
+        self.holder = Holder(self.b)
+
+    def forward(self, x):
+        return self.holder(self.a(x))
+
+
+class OfAnObject(Base):
+    def __init__(self):
+        super().__init__()
+        self.holders = {"first": {"second": Holder(self.b)}}
+
+    def forward(self, x):
+        return self.a(x) @ self.holders["first"]["second"].layer.weight
+
+
+class InAnInnerFunction(Base):
+    def forward(self, x):
+        def inner(layer, x):
+            return x @ layer.weight
+
+        return inner(self.b, self.a(x))
+
+
+class InAMap(Base):
+    def forward(self, x):
+        (weight,) = map(lambda layer: layer.weight, [self.b])
+        return self.a(x) @ weight
+
+
+class InAGenerator(Base):
+    def weights(self):
+        yield self.b.weight
+
+    def forward(self, x):
+        x = self.a(x)
+        for weight in self.weights():
+            x = x @ weight
+        return x
+
+
+class ByTheParameterItself(Base):
+    def __init__(self):
+        super().__init__()
+        self.weights = [self.b.weight]
+
+    def forward(self, x):
+        return self.a(x) @ self.weights[0]
+
+
+class OfTheClass(Base):
+    kept = []
+
+    def __init__(self):
+        super().__init__()
+        self.kept[:] = [self.b]
+
+    def forward(self, x):
+        return self.a(x) @ OfTheClass.kept[0].weight
+
+
+class ByAnotherName(Base):
+    def __getattr__(self, name):
+        return super().__getattr__("b" if name == "projection" else name)
+
+    def forward(self, x):
+        return self.a(x) @ self.projection.weight
+
+
+class InAHook(Base):
+    def __init__(self):
+        super().__init__()
+        self.register_forward_hook(lambda module, _, output: output @ module.b.weight)
+
+    def forward(self, x):
+        return self.a(x)
+
+
 READERS = [
     Direct,
     ByName,
@@ -204,7 +330,50 @@ READERS = [
     Wrapped,
     Inherited,
     Overridden,
+    ByLambda,
+    ByClosure,
+    ByPartial,
+    ByAnObject,
+    OfAnObject,
+    InAnInnerFunction,
+    InAMap,
+    InAGenerator,
+    ByTheParameterItself,
+    OfTheClass,
+    ByAnotherName,
+    InAHook,
 ]
+
+
+class ByVars(Base):
+    def forward(self, x):
+        return self.a(x) @ vars(self)["_modules"]["b"].weight
+
+
+class ByPath(Base):
+    def forward(self, x):
+        return self.a(x) @ self.get_parameter("b.weight")
+
+
+class ByStateDict(Base):
+    def forward(self, x):
+        return self.a(x) @ self.state_dict()["b.weight"]
+
+
+class ByAttrgetter(Base):
+    def forward(self, x):
+        return self.a(x) @ operator.attrgetter("b.weight")(self)
+
+
+WITHOUT_SOURCE = """
+class Typed(Base):
+    def forward(self, x):
+        return F.linear(self.a(x), self.b.weight)
+
+class Harmless(Base):
+    def forward(self, x):
+        return self.b(self.a(x))
+"""
 
 
 def convert(model, count):
@@ -228,9 +397,32 @@ def test_what_is_read_stays_dense(kind):
     plain.load_state_dict(masked.state_dict(), strict=False)  # pruned weights are zero in it
     torch.testing.assert_close(sparse(x), plain(x))
     said = [row.why for row in conversion_report(model).left]
-    assert said and all(
-        f"{kind.__name__}." in why or "Direct" in why or "Decoder" in why or "project" in why for why in said
-    )
+    assert said and all(re.search("reads its|asks for its type|calls it with another weight", why) for why in said)
+
+
+@pytest.mark.parametrize("kind", [ByVars, ByPath, ByStateDict, ByAttrgetter])
+def test_where_it_is_not_known_which_is_read_all_stay_dense(kind):
+    model = prunable(kind())
+    assert not prunable_layers(model)
+    assert all(row.why.startswith(f"{kind.__name__}.forward") for row in conversion_report(model).rows)
+
+
+def test_without_source_the_names_tell():
+    known = {"Base": Base, "F": F}
+    exec(WITHOUT_SOURCE, known)
+    model = prunable(known["Typed"]())
+    assert not prunable_layers(model)
+    (why, _) = (row.why for row in conversion_report(model).rows)
+    assert why == "Typed.forward may read its weight, for its source is not at hand"
+    assert len(prunable_layers(prunable(known["Harmless"]()))) == 2
+
+
+def test_models_are_not_kept_alive():
+    model = Functional()
+    alive = weakref.ref(prunable(model)), weakref.ref(model.b)
+    del model
+    gc.collect()
+    assert not any(each() is not None for each in alive)
 
 
 class Facts(Base):
