@@ -52,7 +52,7 @@ def prunable(model: nn.Module, exclude: Patterns = ()) -> nn.Module:
     computes stays as it is, and `conversion_report(model)` tells which layers, and why: subclasses with a forward of
     their own, weights that are tied, parametrized, made by a hook or no plain tensors, and layers whose weight or type
     other code of the model looks at (nn.MultiheadAttention reads that of out_proj). Such code is found in the source of
-    the model's forwards; nothing is run.
+    the model's forwards; no forward is run.
 
     Args:
         exclude: names of layers or of modules that hold layers, or patterns of them such as "*.downsample.*" (fnmatch):
