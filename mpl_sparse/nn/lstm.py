@@ -63,6 +63,13 @@ class PrunableLSTM(nn.LSTM):
         """A new LSTM's child for a masked layer of which all weights remain."""
         return layer
 
+    def __getattr__(self, name: str) -> Any:
+        """`weight_ih_l0` and its like, as an nn.LSTM has them: the weight or bias of a child."""
+        kind, _, child = name.partition("_")
+        if kind in ("weight", "bias") and child in vars(self).get("_modules", ()):
+            return getattr(self._modules[child], kind)
+        return super().__getattr__(name)
+
     @property
     def all_weights(self) -> List[List[nn.Parameter]]:
         """Of each layer and direction: the weights (or their values) of `ih` and `hh`, then their biases."""

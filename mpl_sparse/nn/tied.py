@@ -13,7 +13,7 @@ __all__ = ["other_owners"]
 def other_owners(model: nn.Module) -> Dict[nn.Module, str]:
     """For each module whose weight is also a parameter of another one, what it is called there.
 
-    Two parameters that lie in the same memory (`b.weight.data = a.weight.data`) count as one.
+    Two parameters in the same memory (`b.weight.data = a.weight.data`, or a transposed view of it) count as one.
     """
     places: Dict[Any, List[Tuple[nn.Module, str]]] = collections.defaultdict(list)
     for name, module in model.named_modules():
@@ -31,4 +31,4 @@ def other_owners(model: nn.Module) -> Dict[nn.Module, str]:
 
 def _identity(parameter: nn.Parameter) -> Any:
     address = 0 if parameter.is_meta else parameter.data_ptr()
-    return (address, parameter.shape) if address else id(parameter)
+    return (address, parameter.numel()) if address else id(parameter)

@@ -119,6 +119,9 @@ def test_weights_tied_by_their_memory_stay_dense():
     model[1].weight.data = model[0].weight.data
     prunable(model)
     assert [type(layer) for layer in model] == [nn.Linear, nn.Linear, DenseLinear]
+    decoder = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 4))
+    decoder[1].weight = nn.Parameter(decoder[0].weight.t())
+    assert prunable_layers(prunable(decoder)) == []
 
 
 def test_a_tied_bias_stays_tied():

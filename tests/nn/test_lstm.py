@@ -382,6 +382,16 @@ def test_a_model_with_an_lstm_is_converted():
     assert type(prunable(Tagger(), exclude="lstm").lstm) is nn.LSTM
 
 
+def test_its_weights_have_their_old_names_too():
+    lstm = prunable(nn.LSTM(3, 4, bidirectional=True))
+    assert lstm.weight_hh_l0_reverse is lstm.hh_l0_reverse.weight and lstm.bias_ih_l0 is lstm.ih_l0.bias
+    sparse = lstm.to_sparse()
+    assert sparse.weight_ih_l0.shape == (16, 3) and sparse.weight_ih_l0.dtype is torch.float32
+    for name in ("weight_ih_l1", "weight", "hh_l7"):
+        with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
+            getattr(sparse, name)
+
+
 def test_a_weight_of_an_lstm_that_is_read_or_tied_stays_dense():
     class Reader(Tagger):
         def forward(self, words):
