@@ -23,7 +23,7 @@ def write_atomically(path: Any, buffers: List[Any]) -> None:
         ValueError: there is something other than a file.
         OSError: what the operating system refuses.
     """
-    target = Path(os.path.realpath(os.fspath(path)))
+    target = Path(os.path.realpath(os.fsdecode(path)))
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:

@@ -51,7 +51,7 @@ def encoded(model: Any, encoder: Encoder) -> Any:
     name, config = origin
     config = {key: value for key, value in config.items() if key not in DOWNLOADS}
     config.update({key: getattr(model, key) for key in MADE_BY_WEIGHTS if hasattr(model, key)})
-    if _signature(_made(name, config, on_meta=True)) != _signature(model):
+    if _signature(_outline(name, config)) != _signature(model):
         raise ValueError(f"obj is no longer what mpl_sparse.models.{name} makes: save its state_dict()")
     patterns = {layer: module.pattern for layer, module in prunable_layers(model) if _is_sparse(module)}
     frozen = [parameter for parameter, tensor in model.named_parameters() if not tensor.requires_grad]
@@ -86,7 +86,7 @@ def made(saved: Saved) -> Any:
     from ..nn import prunable_layers, to_sparse
 
     with _as_unknown(saved):
-        _check_shapes(_made(saved.name, saved.config, on_meta=True), saved)  # before memory is taken
+        _check_shapes(_outline(saved.name, saved.config), saved)  # before memory is taken
         model = _made(saved.name, saved.config)
         layers = dict(prunable_layers(model))
         for name in saved.sparse:
@@ -118,13 +118,24 @@ def loaded(model: Any, obj: Any) -> Any:
     return model
 
 
-def _made(name: str, config: Dict[str, Any], on_meta: bool = False) -> Any:
-    import torch
-
+def _made(name: str, config: Dict[str, Any]) -> Any:
     from ..models import get_model
 
-    with torch.device("meta") if on_meta else contextlib.nullcontext():
-        return get_model(name, **config)
+    return get_model(name, **config)
+
+
+def _outline(name: str, config: Dict[str, Any]) -> Any:
+    """The model without memory for its weights: on the meta device is what is made by torch.empty, and so they are."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class EmptyIsMeta(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            place = {"device": "meta"} if function is torch.empty else {}
+            return function(*args, **{**(kwargs or {}), **place})
+
+    with EmptyIsMeta():
+        return _made(name, config)
 
 
 def _is_sparse(module: Any) -> bool:

@@ -126,10 +126,13 @@ def _csr_positions(row_ptr: np.ndarray, col_idx: np.ndarray, cols: int) -> Optio
     return None if (np.diff(positions) <= 0).any() else positions
 
 
-def layer_content(what: str, values: Any, row_ptr: Any, col_idx: Any, pattern: Optional[Pattern]) -> Optional[Content]:
+def layer_content(
+    what: str, values: Any, row_ptr: Any, col_idx: Any, candidates: Sequence[Pattern]
+) -> Optional[Content]:
     """The content of a sparse layer's state; None if these are not its three tensors.
 
-    A state_dict does not tell how many columns a weight has: without the layer's `pattern`, it is as many as it uses.
+    A state_dict does not tell how many columns a weight has: they are those of the pattern among `candidates` that has
+    these positions, else as many as are used.
     """
     tensors = values, row_ptr, col_idx
     if not all(type(tensor) is np.ndarray for tensor in tensors):
@@ -141,7 +144,11 @@ def layer_content(what: str, values: Any, row_ptr: Any, col_idx: Any, pattern: O
     if any(str(tensor.dtype).rpartition(".")[2] != "int32" or tensor.ndim != 1 for tensor in (row_ptr, col_idx)):
         return None
     ptr, idx = (each if isinstance(each, np.ndarray) else each.cpu().numpy() for each in (row_ptr, col_idx))
-    cols = (int(idx.max()) + 1 if idx.size else 0) if pattern is None else pattern.cols
+    cols = int(idx.max()) + 1 if idx.size else 0
+    for pattern in candidates:
+        if np.array_equal(pattern.row_ptr, ptr) and np.array_equal(pattern.col_idx, idx):
+            cols = pattern.cols
+            break
     positions = _csr_positions(ptr, idx, cols)
     if positions is None or tuple(values.shape) != (positions.size,) or cols > INT32_MAX:
         return None

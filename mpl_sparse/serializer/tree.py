@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from ..pattern import Pattern, is_tensor
-from .errors import BadHeader
+from .errors import BadHeader, FileError
 from .positions import Arrays
 from .record import Record
 from .tensors import Content, Options, layer_content, pack, tensor_content
@@ -95,8 +95,10 @@ class Encoder:
             keys = [prefix + part for part in LAYER]
             if all(each in obj for each in keys):
                 name = _join(path, prefix[:-1]) if prefix else path
+                pattern = patterns.get(prefix[:-1])
+                candidates = self._options.known if pattern is None else [pattern]
                 values, row_ptr, col_idx = (obj[each] for each in keys)
-                content = layer_content(_what(name), values, row_ptr, col_idx, patterns.get(prefix[:-1]))
+                content = layer_content(_what(name), values, row_ptr, col_idx, candidates)
                 if content is not None:
                     number = self._add(name or "layer", content)
                     found.update({each: ["part", number, part] for each, part in zip(keys, LAYER)})
@@ -156,7 +158,9 @@ class Decoder:
             raise BadHeader(f"the object has the node {str(node)[:80]}")
         try:
             return decode(self, depth + 1, *node[1:])
-        except (TypeError, IndexError, KeyError, struct.error, RuntimeError, OverflowError) as error:
+        except FileError:
+            raise
+        except (TypeError, ValueError, LookupError, struct.error, RuntimeError, OverflowError) as error:
             raise BadHeader(f"the object has the node {str(node)[:80]}: {str(error)[:200]}") from None
 
     def tensor(self, number: int) -> Any:
@@ -205,7 +209,7 @@ class Decoder:
     def _sparse(self, depth: int, layout: str, shape: Any, coalesced: bool, requires_grad: bool, children: Any) -> Any:
         parts = self._list(depth, *children)
         if self._torch is None:
-            raise BadHeader(f"a tensor of the layout {layout} needs PyTorch")
+            raise FileError(f"a tensor of the layout {layout} needs PyTorch")
         return _from_parts(layout, shape, coalesced, parts, self._torch).requires_grad_(requires_grad)
 
 

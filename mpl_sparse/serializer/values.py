@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 from typing import Any
@@ -19,11 +20,10 @@ def find_zstd() -> Any:
     Raises:
         MissingLibrary: there is neither.
     """
-    for name in ("zstandard", "compression.zstd"):
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.import_module("zstandard")
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.import_module("compression.zstd")
     raise MissingLibrary("zstd-compressed values need a library that is not installed: pip install zstandard")
 
 
