@@ -10,6 +10,8 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import numpy as np
 
+from .errors import FileError
+
 __all__ = ["DTYPES", "Dtype", "as_bits", "from_bits", "narrowed", "nonzero", "widened"]
 
 
@@ -83,17 +85,17 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
     Without torch, bfloat16 becomes float32, which has all its numbers.
 
     Raises:
-        TypeError: the library has no such element type.
+        FileError: the library has no such element type.
     """
     dtype = DTYPES[name]
     if torch is None:
         if name == "BF16":
             bits, dtype = bits.astype("<u4") << np.uint32(16), DTYPES["F32"]
         if not dtype.numpy:
-            raise TypeError(f"numpy has no elements of type {name}: reading them needs PyTorch")
+            raise FileError(f"numpy has no elements of type {name}: reading them needs PyTorch")
         return bits.view(dtype.numpy).reshape(shape)
     if not hasattr(torch, dtype.torch):
-        raise TypeError(f"torch {torch.__version__} has no elements of type {name}")
+        raise FileError(f"torch {torch.__version__} has no elements of type {name}")
     if dtype.parts:
         return torch.from_numpy(bits.view(dtype.numpy)).reshape(shape)
     carrier = {1: "u1", 2: "i2", 4: "i4", 8: "i8"}[dtype.itemsize]
