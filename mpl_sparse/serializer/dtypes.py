@@ -105,8 +105,9 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
 def nonzero(bits: np.ndarray) -> np.ndarray:
     """int64: where an element has a bit that is not zero."""
     if bits.dtype.kind == "V":
-        return np.flatnonzero(bits.view("<u8").reshape(-1, 2).any(1))
-    return np.flatnonzero(bits)
+        halves = bits.view("<u8")
+        bits = halves[::2] | halves[1::2]
+    return np.flatnonzero(bits).astype(np.int64, copy=False)
 
 
 def narrowed(name: str, bits: np.ndarray, target: str) -> np.ndarray:

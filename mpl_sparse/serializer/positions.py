@@ -78,7 +78,7 @@ def decode(arrays: Arrays, nnz: int, numel: int, coding: Coding) -> np.ndarray:
     """
     count = numel - nnz if coding.zeros else nnz
     if coding.kind == "full":
-        return np.arange(numel)
+        return np.arange(numel, dtype=np.int64)
     if coding.kind == "bitmap":
         coded = _decode_bitmap(arrays, count, numel)
     elif coding.kind == "triples":
@@ -100,7 +100,12 @@ def _mask(positions: np.ndarray, numel: int) -> np.ndarray:
 def _complement(positions: np.ndarray, numel: int) -> np.ndarray:
     mask = np.ones(numel, np.bool_)
     mask[positions] = False
-    return np.flatnonzero(mask)
+    return _true(mask)
+
+
+def _true(bits: np.ndarray) -> np.ndarray:
+    """int64: where bool or uint8 bits are 1. numpy is fastest with bools; its own int has 32 bits on some machines."""
+    return np.flatnonzero(bits.view(np.bool_)).astype(np.int64, copy=False)
 
 
 def _pack(bits: np.ndarray) -> np.ndarray:
@@ -130,7 +135,7 @@ NOTHING = np.empty(0, np.uint8)
 
 
 def _decode_bitmap(arrays: Arrays, count: int, numel: int) -> np.ndarray:
-    positions = np.flatnonzero(_unpack(arrays, "bitmap", numel))
+    positions = _true(_unpack(arrays, "bitmap", numel))
     _check_count(positions.size, count)
     return positions
 
@@ -179,7 +184,7 @@ def _decode_triples(arrays: Arrays, count: int, numel: int) -> np.ndarray:
         end += longer.size
     if -(-end // 8) != packed.size or bits[end:].any():
         raise BadPositions(f"the triples have {packed.size} bytes, of which {-(-end // 8)} are needed")
-    positions = np.flatnonzero(np.unpackbits(SYMBOLS[ranks][:, None], axis=1, count=3, bitorder="little"))
+    positions = _true(np.unpackbits(SYMBOLS[ranks][:, None], axis=1, count=3, bitorder="little").reshape(-1))
     _check_count(positions.size, count)
     if count and positions[-1] >= numel:
         raise BadPositions(f"position {positions[-1]} is not below {numel}")
@@ -260,7 +265,7 @@ def _decode_golomb(arrays: Arrays, count: int, numel: int, divisor: int) -> np.n
         size = min(BLOCK, count - start)
         last = block + 1 == blocks
         end = hi.size * 8 if last else min(max(restarts[block + 1][1], bit), hi.size * 8)
-        ends = np.flatnonzero(np.unpackbits(hi[bit >> 3 : -(-end // 8)], bitorder="little")[bit & 7 : end - (bit & ~7)])
+        ends = _true(np.unpackbits(hi[bit >> 3 : -(-end // 8)], bitorder="little")[bit & 7 : end - (bit & ~7)])
         _check_count(ends.size, size)
         quotients = np.diff(ends, prepend=-1) - 1
         if (int(ends[-1]) + 1 - size) * divisor > numel:
@@ -282,7 +287,7 @@ def _decode_golomb(arrays: Arrays, count: int, numel: int, divisor: int) -> np.n
 
 def _decode_digits(arrays: Arrays, count: int) -> np.ndarray:
     digits = _unpack(arrays, "digits", count)
-    larger = np.flatnonzero(digits)
+    larger = _true(digits)
     digits[larger] += _unpack(arrays, "twos", larger.size)
     return digits
 

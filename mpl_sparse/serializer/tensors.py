@@ -97,7 +97,7 @@ def _torch_tensor(what: str, tensor: Any) -> Optional[Content]:
         if not tensor.is_coalesced() or not tensor.sparse_dim():
             return None
         indices = tensor.detach()._indices().cpu().numpy()
-        sizes = np.array(tensor.shape)[:, None]
+        sizes = np.array(tensor.shape, np.int64)[:, None]
         if (indices < 0).any() or (indices >= sizes).any():
             return None
         steps = np.append(np.cumprod(sizes[:0:-1])[::-1], 1) if numel else np.zeros(len(sizes), np.int64)
@@ -122,7 +122,7 @@ def _csr_positions(row_ptr: np.ndarray, col_idx: np.ndarray, cols: int) -> Optio
         return None
     if ((col_idx < 0) | (col_idx >= cols)).any():
         return None
-    positions = np.repeat(np.arange(counts.size) * cols, counts) + col_idx
+    positions = np.repeat(np.arange(counts.size, dtype=np.int64) * cols, counts) + col_idx
     return None if (np.diff(positions) <= 0).any() else positions
 
 
@@ -304,7 +304,7 @@ def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], tor
     if len(record.shape) < 2:
         raise FileError(f"a sparse tensor of shape {record.shape} needs PyTorch: a Pattern has 2 dimensions or more")
     rows, cols = record.shape[0], _numel(record.shape[1:])
-    row_ptr = np.searchsorted(positions, np.arange(rows + 1) * cols)
+    row_ptr = np.searchsorted(positions, np.arange(rows + 1, dtype=np.int64) * cols)
     col_idx = positions % max(cols, 1)
     if record.form == "csr" and torch is not None:
         index = np.dtype(record.index_dtype)

@@ -37,6 +37,16 @@ def test_paths_and_file_objects(tmp_path):
     assert [info.shape for info in inspect(tmp_path / "one")] == [(50_000,)]
 
 
+@pytest.mark.parametrize("data", ["text", 5, None, [1]])
+def test_what_is_not_bytes(data):
+    with pytest.raises(TypeError, match="data must be bytes"):
+        loads(data)
+    with pytest.raises(TypeError, match="data must be bytes"):
+        load(io.StringIO("text"))
+    with pytest.raises(TypeError):
+        save(OLD, 5)
+
+
 def test_what_is_loaded_is_its_own(tmp_path):
     save(OLD, tmp_path / "file")
     made = load(tmp_path / "file")["a"]
