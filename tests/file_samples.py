@@ -36,14 +36,14 @@ KNOWN = pattern(20, 30, 0.1)
 GOLDEN = {
     "full": ({"a": np.arange(1, 7, dtype=np.float32).reshape(2, 3), "b": [1, 2.5, None, "text"]}, {}, "full"),
     "bitmap": (pattern(60, 50, 0.5), {}, "bitmap"),
-    "triples": (pattern(60, 100, 0.38), {}, "triples"),
-    "triples_zeros": (pattern(60, 100, 0.62), {}, "triples"),
+    "huffman": (pattern(60, 100, 0.36), {}, "huffman"),
+    "huffman_zeros": (pattern(60, 101, 0.64), {}, "huffman"),
     "golomb": (pattern(120, 100, 0.028), {}, "golomb"),
     "golomb_ternary": (pattern(180, 100, 0.1134), {}, "golomb"),
     "golomb_zeros": (pattern(120, 100, 0.972), {}, "golomb"),
     "golomb_restart": (pattern(600, 600, 0.095), {}, "golomb"),
     "dense_with_zeros": (np.where(mask(30, 40, 0.1), np.arange(1200).reshape(30, 40), 0), {}, "bitmap"),
-    "pair": ((KNOWN, np.arange(KNOWN.nnz, dtype=np.int16)), {}, "bitmap"),
+    "pair": ((KNOWN, np.arange(KNOWN.nnz, dtype=np.int16)), {}, "golomb"),
     "ref": ((KNOWN, np.arange(KNOWN.nnz, dtype=np.int16)), {"known": [KNOWN]}, "ref"),
     "rounded": (np.linspace(-1, 1, 9, dtype=np.float32), {"dtype": "bfloat16"}, "full"),
 }

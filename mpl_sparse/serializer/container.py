@@ -11,8 +11,7 @@ import numpy as np
 
 from .dtypes import DTYPES
 from .errors import BadHeader, ChecksumMismatch, NotOurs, Truncated, UnsupportedVersion
-from .positions import Arrays
-from .record import Record, check_json
+from .record import Arrays, Record, check_json
 
 __all__ = ["File", "read", "write"]
 
@@ -45,7 +44,7 @@ class File(NamedTuple):
             array = self.data[begin:stop]
             if zlib.crc32(array.data) != crc:
                 raise ChecksumMismatch(f"the bytes of its array {record.name + end!r} have changed", record.name)
-            arrays[end] = array.view("<i8").reshape(-1, 2) if end == ".mpl.skip" else array
+            arrays[end] = array
         return arrays
 
     def nbytes(self, record: Record) -> int:

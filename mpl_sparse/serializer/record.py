@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any, Dict, NamedTuple, Tuple
 
+import numpy as np
+
 from ..pattern import INT32_MAX
 from .dtypes import DTYPES
 from .errors import BadHeader
-from .positions import ARRAYS, FULL, MAX_NUMEL, MAX_SHIFT, Coding
+from .positions import FULL, KINDS, MAX_NUMEL, MAX_SHIFT, Coding
 
-__all__ = ["DENSE_FORMS", "Record", "check_json"]
+__all__ = ["DENSE_FORMS", "POSITIONS", "Arrays", "Record", "check_json"]
+
+Arrays = Dict[str, np.ndarray]
 
 DENSE_FORMS = ("dense", "scalar", "parameter")
+POSITIONS = ".mpl.positions"  # the end of the name of the array that has them
 FORMS = (*DENSE_FORMS, "coo", "csr", "layer", "pair", "pattern")
 MAX_RANK = 32  # numpy 1's
 ROWS_FORMS = ("csr", "layer", "pair", "pattern")  # those that are made with a row_ptr
@@ -92,8 +97,8 @@ class Record(NamedTuple):
             if self.zstd:
                 return "U8", (math.prod(shape),)
             return dtype.stored, (*((self.nnz,) if end else self.shape), *dtype.parts)
-        if end in {f".mpl.{kind}" for kind in ARRAYS.get(self.coding.kind, ())}:
-            return ("I64", (math.prod(shape) // 2, 2)) if end == ".mpl.skip" else ("U8", (math.prod(shape),))
+        if end == POSITIONS and self.coding.kind not in ("full", "ref"):
+            return "U8", (math.prod(shape),)
         raise BadHeader(f"it has no array {end!r}", self.name)
 
     def to_json(self) -> Dict[str, Any]:
@@ -138,10 +143,10 @@ class Record(NamedTuple):
         check(self.form not in ("csr", "layer") or len(self.shape) == 2, "shape")
         check(self.form != "scalar" or self.shape == (), "shape")
         check(0 <= self.nnz <= self.numel and (coding != FULL or self.nnz == self.numel), "nnz")
-        check(coding.kind in (*ARRAYS, "ref"), "coding")
+        check(coding.kind in (*KINDS, "ref"), "coding")
         divisors = [factor << shift for factor in (1, 3) for shift in range(MAX_SHIFT + 1)]
         check(coding.divisor in (divisors if coding.kind == "golomb" else [0]), "coding")
-        check(not coding.zeros or (coding.kind in ("triples", "golomb") and 2 * self.nnz > self.numel), "coding")
+        check(not coding.zeros or (coding.kind in ("huffman", "golomb") and 2 * self.nnz > self.numel), "coding")
         check(
             (coding.kind == "ref") == bool(self.pattern) and (not self.pattern or self.form not in DENSE_FORMS),
             "pattern",

@@ -28,7 +28,7 @@ class TensorInfo(NamedTuple):
     dtype: as in safetensors, such as "F32".
     nnz, density: stored elements, and their share. Of a dense tensor, those with a bit that is not zero, if that is
         how it is stored.
-    encoding: "full", "bitmap", "triples", "golomb", or "ref" for a pattern that the reader must know.
+    encoding: "full", "bitmap", "huffman", "golomb", or "ref" for a pattern that the reader must know.
     nbytes: of its arrays in the file.
     """
 

@@ -10,8 +10,8 @@ import numpy as np
 from ..pattern import INT32_MAX, Pattern, is_tensor
 from .dtypes import DTYPES, as_bits, from_bits, narrowed, nonzero, widened
 from .errors import BadPositions, BadValues, FileError, UnknownPattern
-from .positions import ARRAY_COST, FULL, MAX_NUMEL, Arrays, Coding, decode, encode, smallest
-from .record import DENSE_FORMS, Record
+from .positions import ARRAY_COST, FULL, MAX_NUMEL, Coding, decode, encode, smallest
+from .record import DENSE_FORMS, POSITIONS, Arrays, Record
 from .values import compressed, decompressed
 
 __all__ = ["Content", "Options", "layer_content", "pack", "tensor_content", "unpack"]
@@ -186,7 +186,9 @@ def pack(name: str, content: Content, options: Options) -> Tuple[Record, Arrays]
         if bits.size or record.values_array == "":
             arrays[record.values_array] = bits
     if positions is not None and not pattern:
-        arrays.update({f".mpl.{kind}": array for kind, array in encode(positions, numel, coding).items()})
+        packed = encode(positions, numel, coding)
+        if packed.size:
+            arrays[POSITIONS] = packed
     return record, arrays
 
 
@@ -203,7 +205,7 @@ def _smallest_dense(bits: np.ndarray, dtype: str) -> Tuple[Optional[np.ndarray],
     saved = bits.nbytes - (0 if dtype == "BOOL" else positions.size * bits.itemsize + ARRAY_COST)
     if positions.size < bits.size and saved > 0:
         coding, cost = smallest(positions, bits.size)
-        if cost < saved:
+        if cost + ARRAY_COST < saved:
             return positions, coding
     return None, FULL
 
@@ -256,8 +258,8 @@ def _positions(record: Record, arrays: Arrays, known: Dict[str, Pattern]) -> Opt
         return pattern.flat_positions()
     if record.coding == FULL and record.form in DENSE_FORMS:
         return None
-    own = {end[len(".mpl.") :]: array for end, array in arrays.items() if end != record.values_array}
-    return decode(own, record.nnz, record.numel, record.coding)
+    packed = arrays.get(POSITIONS, np.empty(0, np.uint8))
+    return decode(packed, record.nnz, record.numel, record.coding)
 
 
 def _values(record: Record, arrays: Arrays) -> Optional[np.ndarray]:

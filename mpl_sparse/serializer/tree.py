@@ -12,8 +12,7 @@ import numpy as np
 
 from ..pattern import Pattern, is_tensor
 from .errors import BadHeader, FileError
-from .positions import Arrays
-from .record import Record
+from .record import Arrays, Record
 from .tensors import Content, Options, layer_content, pack, tensor_content
 
 __all__ = ["Decoder", "Encoder"]

@@ -52,52 +52,65 @@ def test_a_plain_reader_opens_it(name):
 
 
 def read_slowly(name):
-    """The divisor of a golden Golomb file, and an iterator over the bits of each of its arrays."""
+    """The divisor of a golden file, the bytes of its positions, and those that they tell, as far as FORMAT.md says."""
     safetensors = pytest.importorskip("safetensors.numpy")
     data = (FOLDER / f"{name}.mpl").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    bits = {
-        key.rpartition(".")[2]: iter([byte >> at & 1 for byte in array.tolist() for at in range(8)])
-        for key, array in safetensors.load(data).items()
-        if array.dtype == np.uint8
-    }
-    return json.loads(header["__metadata__"]["tensors"])[0]["divisor"], bits
+    (record,) = json.loads(header["__metadata__"]["tensors"])
+    pattern = file_samples.GOLDEN[name][0]
+    expected = pattern.to_mask().reshape(-1) != record.get("zeros", False)
+    return record.get("divisor"), safetensors.load(data)["tensor.mpl.positions"].tolist(), expected.tolist()
+
+
+def bits_of(packed):
+    return [byte >> at & 1 for byte in packed for at in range(8)]
 
 
 @pytest.mark.parametrize("name", ["golomb", "golomb_zeros", "golomb_ternary", "golomb_restart"])
-def test_the_specification_read_slowly(name):
-    pattern = file_samples.GOLDEN[name][0]
-    divisor, bits = read_slowly(name)
-    ternary = "digits" in bits
+def test_gaps_read_slowly(name):
+    divisor, packed, expected = read_slowly(name)
+    count, ternary = sum(expected), divisor % 3 == 0
     b = (divisor // 3 if ternary else divisor).bit_length() - 1
-    at, positions = 0, []
-    for _ in range(pattern.rows * pattern.cols - pattern.nnz if name == "golomb_zeros" else pattern.nnz):
+
+    def take(bits):
+        nonlocal packed
+        taken, packed = packed[: -(-bits // 8)], packed[-(-bits // 8) :]
+        return iter(bits_of(taken))
+
+    take(128 * ((count - 1) // 32768))
+    low = take(count * b)
+    rests = [sum(next(low) << bit for bit in range(b)) for _ in range(count)]
+    if ternary:
+        digits = list(take(count))[:count]
+        twos = take(sum(digits))
+        rests = [rest + ((digit + next(twos)) << b if digit else 0) for rest, digit in zip(rests, digits)]
+    quotients, made = iter(bits_of(packed)), []
+    for rest in rests:
         quotient = 0
-        while not next(bits["hi"]):
+        while not next(quotients):
             quotient += 1
-        rest = sum(next(bits["lo"]) << bit for bit in range(b))
-        if ternary and next(bits["digits"]):
-            rest += (1 + next(bits["twos"])) << b
-        positions.append(at + quotient * divisor + rest)
-        at = positions[-1] + 1
-    expected = pattern.flat_positions()
-    if name == "golomb_zeros":
-        expected = np.setdiff1d(np.arange(pattern.rows * pattern.cols), expected)
-    assert np.array_equal(positions, expected)
+        made += [False] * (quotient * divisor + rest) + [True]
+    assert made + [False] * (len(expected) - len(made)) == expected
 
 
-@pytest.mark.parametrize("name", ["triples", "triples_zeros"])
-def test_the_codes_of_triples_read_slowly(name):
-    safetensors = pytest.importorskip("safetensors.numpy")
-    codes = {"00": 0, "100": 1, "101": 2, "010": 4, "011": 3, "110": 5, "1110": 6, "1111": 7}
-    packed = safetensors.load((FOLDER / f"{name}.mpl").read_bytes())["tensor.mpl.triples"]
-    stream = iter("".join(str(byte >> at & 1) for byte in packed.tolist() for at in range(8)))
-    pattern = file_samples.GOLDEN[name][0]
-    made = [next(stream) + next(stream) for _ in range(pattern.rows * pattern.cols // 3)]
-    for _ in range(2):
-        made = [code if code in codes else code + next(stream) for code in made]
-    mask = [codes[code] >> at & 1 for code in made for at in range(3)]
-    assert np.array_equal(np.array(mask) == (0 if name == "triples_zeros" else 1), pattern.to_mask().reshape(-1))
+@pytest.mark.parametrize("name", ["huffman", "huffman_zeros"])
+def test_codes_read_slowly(name):
+    _, packed, expected = read_slowly(name)
+    codes, code = {}, 0
+    counts = {4: 1, 5: 10, 6: 31, 7: 15, 8: 5, 9: 2}
+    symbols = iter(sorted(range(64), key=lambda symbol: (bin(symbol).count("1"), symbol)))
+    for length, count in counts.items():
+        for _ in range(count):
+            codes[f"{code:0{length}b}"] = next(symbols)
+            code += 1
+        code *= 2
+    assert "00011" in codes and "1" * 9 in codes
+    stream = iter(map(str, bits_of(packed)))
+    made = [""] * -(-len(expected) // 6)
+    for _ in range(9):
+        made = [read if read in codes else read + next(stream) for read in made]
+    mask = [bool(codes[read] >> at & 1) for read in made for at in range(6)]
+    assert mask[: len(expected)] == expected and not any(mask[len(expected) :])
 
 
 def test_a_pattern_has_the_id_that_the_specification_gives():
