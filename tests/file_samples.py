@@ -42,7 +42,7 @@ GOLDEN = {
     "golomb_ternary": (pattern(180, 100, 0.1134), {}, "golomb"),
     "golomb_zeros": (pattern(120, 100, 0.972), {}, "golomb"),
     "golomb_restart": (pattern(600, 600, 0.095), {}, "golomb"),
-    "dense_with_zeros": (np.where(mask(30, 40, 0.1), np.arange(1200).reshape(30, 40), 0), {}, "bitmap"),
+    "dense_with_zeros": (np.where(mask(30, 40, 0.1), np.arange(1200, dtype=np.int64).reshape(30, 40), 0), {}, "golomb"),
     "pair": ((KNOWN, np.arange(KNOWN.nnz, dtype=np.int16)), {}, "golomb"),
     "ref": ((KNOWN, np.arange(KNOWN.nnz, dtype=np.int16)), {"known": [KNOWN]}, "ref"),
     "rounded": (np.linspace(-1, 1, 9, dtype=np.float32), {"dtype": "bfloat16"}, "full"),

@@ -12,12 +12,11 @@ import numpy as np
 
 from .errors import BadPositions
 
-__all__ = ["ARRAY_COST", "FULL", "KINDS", "MAX_NUMEL", "MAX_SHIFT", "Coding", "decode", "encode", "smallest"]
+__all__ = ["FULL", "KINDS", "MAX_NUMEL", "MAX_SHIFT", "Coding", "decode", "encode", "smallest"]
 
 MAX_NUMEL = 2**62  # sums of two positions fit in int64
 MAX_SHIFT = 56  # a remainder and the bits before it in its byte fit in 64
 BLOCK = 32768  # gaps between two restart points
-ARRAY_COST = 96  # bytes of the header that one more array takes, about
 
 KINDS = ("full", "bitmap", "huffman", "golomb")
 

@@ -10,11 +10,14 @@ import numpy as np
 from ..pattern import INT32_MAX, Pattern, is_tensor
 from .dtypes import DTYPES, as_bits, from_bits, narrowed, nonzero, widened
 from .errors import BadPositions, BadValues, FileError, UnknownPattern
-from .positions import ARRAY_COST, FULL, MAX_NUMEL, Coding, decode, encode, smallest
+from .positions import FULL, MAX_NUMEL, Coding, decode, encode, smallest
 from .record import DENSE_FORMS, POSITIONS, Arrays, Record
 from .values import compressed, decompressed
 
 __all__ = ["Content", "Options", "layer_content", "pack", "tensor_content", "unpack"]
+
+ARRAY_COST = 96  # bytes of the header that one more array takes, about
+LAYOUTS = ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
 
 
 class Content(NamedTuple):
@@ -84,6 +87,8 @@ def _torch_tensor(what: str, tensor: Any) -> Optional[Content]:
     is_parameter = type(tensor) is torch.nn.Parameter
     if type(tensor) is not torch.Tensor and not (is_parameter and tensor.layout == torch.strided):
         raise TypeError(f"{what} is a {tensor.layout} {type(tensor).__name__}: save a plain tensor")
+    if tensor.is_nested or str(tensor.layout).rpartition(".")[2] not in LAYOUTS:
+        raise TypeError(f"{what} is a nested tensor, or has a layout that the format does not have: {tensor.layout}")
     if tensor.is_meta:
         raise ValueError(f"{what} is on the meta device, where it has no values")
     if tensor.layout == torch.strided:
@@ -300,7 +305,7 @@ def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], tor
         for axis in range(len(record.shape) - 1, -1, -1):
             rest, indices[axis] = np.divmod(rest, max(record.shape[axis], 1))
         tensor = torch.sparse_coo_tensor(
-            torch.from_numpy(indices), values, record.shape, is_coalesced=True, check_invariants=False
+            torch.from_numpy(indices), values, record.shape, device="cpu", is_coalesced=True, check_invariants=False
         )
         return tensor.requires_grad_(record.requires_grad)
     if len(record.shape) < 2:
@@ -311,7 +316,7 @@ def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], tor
     if record.form == "csr" and torch is not None:
         index = np.dtype(record.index_dtype)
         pointers = (torch.from_numpy(each.astype(index)) for each in (row_ptr, col_idx))
-        tensor = torch.sparse_csr_tensor(*pointers, values, record.shape, check_invariants=False)
+        tensor = torch.sparse_csr_tensor(*pointers, values, record.shape, device="cpu", check_invariants=False)
         return tensor.requires_grad_(record.requires_grad)
     if max(rows, cols, record.nnz) > INT32_MAX:
         raise FileError(

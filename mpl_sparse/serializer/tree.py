@@ -122,10 +122,8 @@ class Encoder:
             parts = {"indices": plain._indices(), "values": plain._values()}
         elif layout in ("sparse_csr", "sparse_bsr"):
             parts = {"pointers": plain.crow_indices(), "indices": plain.col_indices(), "values": plain.values()}
-        elif layout in ("sparse_csc", "sparse_bsc"):
-            parts = {"pointers": plain.ccol_indices(), "indices": plain.row_indices(), "values": plain.values()}
         else:
-            raise TypeError(f"{_what(path)} has the layout {tensor.layout}, which cannot be saved")
+            parts = {"pointers": plain.ccol_indices(), "indices": plain.row_indices(), "values": plain.values()}
         coalesced = layout == "sparse_coo" and tensor.is_coalesced()
         _from_parts(
             layout, list(tensor.shape), coalesced, [*parts.values()], sys.modules["torch"]
@@ -229,18 +227,20 @@ def _from_parts(layout: str, shape: List[int], coalesced: bool, parts: Any, torc
     if layout == "sparse_coo":
         indices, values = parts
         coalesced_or_unknown = True if coalesced else None
-        return torch.sparse_coo_tensor(indices, values, shape, check_invariants=True, is_coalesced=coalesced_or_unknown)
+        return torch.sparse_coo_tensor(
+            indices, values, shape, device="cpu", check_invariants=True, is_coalesced=coalesced_or_unknown
+        )
     pointers, indices, values = parts
     layouts = {name: getattr(torch, name) for name in ("sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")}
     return torch.sparse_compressed_tensor(
-        pointers, indices, values, shape, layout=layouts[layout], check_invariants=True
+        pointers, indices, values, shape, layout=layouts[layout], device="cpu", check_invariants=True
     )
 
 
 def _identity(obj: Any) -> Any:
     """What two objects share that may be stored as one: the same memory, seen in the same way."""
     if is_tensor(obj):
-        if str(obj.layout) == "torch.strided" and obj.numel() and not obj.is_meta:
+        if not obj.is_nested and str(obj.layout) == "torch.strided" and obj.numel() and not obj.is_meta:
             return (
                 type(obj),
                 obj.dtype,

@@ -265,6 +265,15 @@ def test_names(tmp_path):
     assert torch.equal(loads(data, names=["steps.0"])["steps.0"], torch.ones(1))
 
 
+def test_a_default_device_does_not_matter():
+    eye = torch.eye(3)
+    obj = [eye, eye.to_sparse(), eye.to_sparse_csr(), eye.to_sparse_csc(), SparseLinear(3, 2).state_dict()]
+    data = dumps(obj)
+    with torch.device("meta"):
+        made = loads(data)
+    assert_same(made, obj)
+
+
 def test_max_elements():
     sparse, dense = torch.eye(100).to_sparse(), torch.zeros(100, 100)
     assert_same(loads(dumps(sparse), max_elements=100), sparse)
@@ -359,6 +368,12 @@ def test_refusals():
         dumps(np.array(["a"]))
     with pytest.raises(TypeError, match="elements of type"):
         dumps(np.ones(2, ">f4"))
+    with pytest.raises(TypeError, match="elements of type torch.qint8"):
+        dumps(torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8))
+    with pytest.raises(TypeError, match="nested tensor"):
+        dumps(torch.nested.nested_tensor([torch.ones(2)]))
+    with pytest.raises(TypeError, match="sparse_coo Parameter"):
+        dumps(nn.Parameter(torch.eye(2).to_sparse()))
     with pytest.raises(TypeError, match="MaskedArray"):
         dumps(np.ma.ones(2))
     with pytest.raises(ValueError, match="compress must be"):
