@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, List
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from . import autograd, functional, models, nn, optim, pruning
+    from . import autograd, functional, models, nn, optim, pruning, serializer
     from ._core import backend, backends, cpu_features, set_backend, set_tuning, tuning
     from .nn import conversion_report, fuse, prunable, to_dense, to_sparse
     from .pattern import Pattern
     from .pruning import prune_by_pct, prune_by_rank, prune_by_score, prune_by_threshold, random_prune_by_pct
     from .report import summary
+    from .serializer import dumps, inspect, load, loads, save
     from .threads import get_num_threads, set_num_threads
 
 # Where each name is found. A module stands under its own name.
@@ -48,6 +49,12 @@ _HOME = {
     "prune_by_threshold": "pruning",
     "random_prune_by_pct": "pruning",
     "summary": "report",
+    "serializer": "serializer",
+    "dumps": "serializer",
+    "inspect": "serializer",
+    "load": "serializer",
+    "loads": "serializer",
+    "save": "serializer",
 }
 
 __all__ = [*_HOME, "__version__"]

@@ -25,10 +25,12 @@ ARROWS = {
     "optim": {"nn", "pattern"},
     "report": {"nn", "pattern"},
     "models": {"nn", "pruning", "report"},
+    "serializer": {"models", "nn", "pattern"},
+    "utils": {"serializer"},
 }
 FREE = {"__init__", "__main__", "cli", "demo"}  # the public face and the programs: anything
 FOR_ALL = {"requires_torch"}
-TORCH_FREE = {"__init__", "__main__", "cli", "functional", "geometry", "pattern", "threads"}
+TORCH_FREE = {"__init__", "__main__", "cli", "functional", "geometry", "pattern", "serializer", "threads", "utils"}
 
 REPOSITORY = Path(__file__).parents[1]
 PACKAGE = REPOSITORY / "mpl_sparse"

@@ -26,6 +26,7 @@ from .leaf import (
     synthetic_logistic_regression,
 )
 from .lenet import LeNet5, lenet5
+from .origin import origin_of
 from .registry import get_model, list_models
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "get_model",
     "lenet5",
     "list_models",
+    "origin_of",
     "reddit_lstm",
     "sent140_logistic_regression",
     "sent140_lstm",

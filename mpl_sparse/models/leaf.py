@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..nn import DenseConv2d, DenseLinear, DenseLSTM
 from .base_model import BaseModel
+from .origin import constructor
 
 __all__ = [
     "Conv2",
@@ -209,36 +210,43 @@ def _forget_little(lstm: DenseLSTM) -> None:
             forget += 1
 
 
+@constructor
 def conv2() -> Conv2:
     """A fresh `Conv2`."""
     return Conv2()
 
 
+@constructor
 def conv4() -> Conv4:
     """A fresh `Conv4`."""
     return Conv4()
 
 
+@constructor
 def shakespeare_lstm(characters: int = SHAKESPEARE_CHARACTERS) -> ShakespeareLSTM:
     """A fresh `ShakespeareLSTM`."""
     return ShakespeareLSTM(characters)
 
 
+@constructor
 def sent140_lstm(words: int = GLOVE_WORDS) -> Sent140LSTM:
     """A fresh `Sent140LSTM`."""
     return Sent140LSTM(words)
 
 
+@constructor
 def sent140_logistic_regression(words: int = GLOVE_WORDS) -> Sent140LogisticRegression:
     """A fresh `Sent140LogisticRegression`."""
     return Sent140LogisticRegression(words)
 
 
+@constructor
 def reddit_lstm(words: int = REDDIT_WORDS) -> RedditLSTM:
     """A fresh `RedditLSTM`."""
     return RedditLSTM(words)
 
 
+@constructor
 def synthetic_logistic_regression(features: int = 60, classes: int = 5) -> SyntheticLogisticRegression:
     """A fresh `SyntheticLogisticRegression`."""
     return SyntheticLogisticRegression(features, classes)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..nn import DenseLinear
 from .base_model import BaseModel
+from .origin import constructor
 
 __all__ = ["LeNet5", "lenet5"]
 
@@ -27,6 +28,7 @@ class LeNet5(BaseModel):
         return self.classifier(inputs)
 
 
+@constructor
 def lenet5() -> LeNet5:
     """A fresh `LeNet5`."""
     return LeNet5()

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, Tuple
 
 from ..nn import prunable
 from .base_model import BaseModel
+from .origin import remember_origin
 
 __all__ = ["CLASSES", "CONSTRUCTORS", "model_class", "model_constructor"]
 
@@ -40,6 +41,8 @@ def model_constructor(name: str) -> Callable[..., Any]:
     def construct(*args: Any, exclude: Any = (), **kwargs: Any) -> Any:
         model = getattr(_torchvision(name), name)(*args, **kwargs)
         model.__class__ = _prunable_class(type(model))
+        if not args:
+            remember_origin(model, name, {"exclude": exclude, **kwargs})
         return prunable(model, exclude)
 
     construct.__name__ = construct.__qualname__ = name

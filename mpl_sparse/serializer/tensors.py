@@ -1,0 +1,335 @@
+"""Tensors of both libraries as positions and bits, and back; and both as the arrays of a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from ..pattern import INT32_MAX, Pattern, is_tensor
+from .dtypes import DTYPES, as_bits, from_bits, narrowed, nonzero, widened
+from .errors import BadPositions, BadValues, FileError, UnknownPattern
+from .positions import FULL, MAX_NUMEL, Coding, decode, encode, smallest
+from .record import DENSE_FORMS, POSITIONS, Arrays, Record
+from .values import compressed, decompressed
+
+__all__ = ["Content", "Options", "layer_content", "pack", "tensor_content", "unpack"]
+
+ARRAY_COST = 96  # bytes of the header that one more array takes, about
+LAYOUTS = ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
+
+
+class Content(NamedTuple):
+    """What a tensor holds. `form` and the following are those of `Record`; `positions` is None where all are stored,
+    `bits` are the values, one for each position, None for a pattern."""
+
+    form: str
+    library: str
+    dtype: str
+    shape: Tuple[int, ...]
+    positions: Optional[np.ndarray]
+    bits: Optional[np.ndarray]
+    requires_grad: bool = False
+    index_dtype: str = ""
+
+
+class Options(NamedTuple):
+    """How to store tensors: see `save`. `dtype` is "", "F16" or "BF16"."""
+
+    compress: bool = False
+    dtype: str = ""
+    known: Sequence[Pattern] = ()
+
+
+# ----- from objects -----
+
+
+def tensor_content(what: str, tensor: Any) -> Optional[Content]:
+    """The content of an array, a tensor, a Pattern or a pair of (Pattern, values).
+
+    None for anything else, and for sparse tensors that are no sorted list of single positions.
+
+    Raises:
+        TypeError, ValueError: a tensor that the format does not have; `what` says which.
+    """
+    if isinstance(tensor, Pattern):
+        return Content("pattern", tensor._library, "BOOL", tensor.shape, tensor.flat_positions(), None)
+    if type(tensor) is tuple:
+        return _pair(what, tensor)
+    if isinstance(tensor, np.generic):
+        return _dense(what, np.asarray(tensor))._replace(form="scalar")
+    if isinstance(tensor, np.ndarray):
+        if type(tensor) not in (np.ndarray, np.memmap):
+            raise TypeError(f"{what} is a {type(tensor).__name__}, a subclass of numpy's arrays: save a plain one")
+        return _dense(what, tensor)
+    return _torch_tensor(what, tensor) if is_tensor(tensor) else None
+
+
+def _dense(what: str, tensor: Any, form: str = "dense") -> Content:
+    dtype, bits = as_bits(what, tensor)
+    library = "numpy" if isinstance(tensor, np.ndarray) else "torch"
+    return Content(form, library, dtype, tuple(tensor.shape), None, bits, library == "torch" and tensor.requires_grad)
+
+
+def _pair(what: str, pair: Tuple[Any, ...]) -> Optional[Content]:
+    if len(pair) != 2 or not isinstance(pair[0], Pattern) or not (is_tensor(pair[1]) or type(pair[1]) is np.ndarray):
+        return None
+    pattern, values = pair
+    content = tensor_content(what, values)
+    if content is None or content.form != "dense" or content.shape != (pattern.nnz,):
+        return None
+    return content._replace(form="pair", shape=pattern.shape, positions=pattern.flat_positions())
+
+
+def _torch_tensor(what: str, tensor: Any) -> Optional[Content]:
+    torch: Any = sys.modules["torch"]
+    is_parameter = type(tensor) is torch.nn.Parameter
+    if type(tensor) is not torch.Tensor and not (is_parameter and tensor.layout == torch.strided):
+        raise TypeError(f"{what} is a {tensor.layout} {type(tensor).__name__}: save a plain tensor")
+    if tensor.is_nested or str(tensor.layout).rpartition(".")[2] not in LAYOUTS:
+        raise TypeError(f"{what} is a nested tensor, or has a layout that the format does not have: {tensor.layout}")
+    if tensor.is_meta:
+        raise ValueError(f"{what} is on the meta device, where it has no values")
+    if tensor.layout == torch.strided:
+        return _dense(what, tensor, "parameter" if is_parameter else "dense")
+    numel = 1
+    for size in tensor.shape:
+        numel *= size
+    if numel > MAX_NUMEL or tensor.dense_dim() or len(tensor.shape) > 32:
+        return None
+    if tensor.layout == torch.sparse_coo:
+        if not tensor.is_coalesced() or not tensor.sparse_dim():
+            return None
+        indices = tensor.detach()._indices().cpu().numpy()
+        sizes = np.array(tensor.shape, np.int64)[:, None]
+        if (indices < 0).any() or (indices >= sizes).any():
+            return None
+        steps = np.append(np.cumprod(sizes[:0:-1])[::-1], 1) if numel else np.zeros(len(sizes), np.int64)
+        positions, values, form, index = steps @ indices, tensor.detach()._values(), "coo", ""
+    elif tensor.layout == torch.sparse_csr and tensor.dim() == 2:
+        row_ptr, col_idx, values = tensor.crow_indices(), tensor.col_indices(), tensor.detach().values()
+        positions = _csr_positions(row_ptr.cpu().numpy(), col_idx.cpu().numpy(), tensor.shape[1])
+        form, index = "csr", str(row_ptr.dtype).rpartition(".")[2]
+    else:
+        return None
+    if positions is None or (np.diff(positions) <= 0).any():
+        return None
+    dtype, bits = as_bits(what, values)
+    return Content(form, "torch", dtype, tuple(tensor.shape), positions, bits, tensor.requires_grad, index)
+
+
+def _csr_positions(row_ptr: np.ndarray, col_idx: np.ndarray, cols: int) -> Optional[np.ndarray]:
+    """int64 (nnz,): row * cols + col; None if this is no CSR with increasing columns."""
+    row_ptr, col_idx = row_ptr.astype(np.int64), col_idx.astype(np.int64)
+    counts = np.diff(row_ptr)
+    if row_ptr.size == 0 or row_ptr[0] != 0 or row_ptr[-1] != col_idx.size or (counts < 0).any():
+        return None
+    if ((col_idx < 0) | (col_idx >= cols)).any():
+        return None
+    positions = np.repeat(np.arange(counts.size, dtype=np.int64) * cols, counts) + col_idx
+    return None if (np.diff(positions) <= 0).any() else positions
+
+
+def layer_content(
+    what: str, values: Any, row_ptr: Any, col_idx: Any, candidates: Sequence[Pattern]
+) -> Optional[Content]:
+    """The content of a sparse layer's state; None if these are not its three tensors.
+
+    A state_dict does not tell how many columns a weight has: they are those of the pattern among `candidates` that has
+    these positions, else as many as are used.
+    """
+    tensors = values, row_ptr, col_idx
+    if not all(type(tensor) is np.ndarray for tensor in tensors):
+        torch = sys.modules.get("torch")
+        if torch is None or not all(type(tensor) is torch.Tensor for tensor in tensors):
+            return None
+        if any(tensor.is_meta or tensor.layout != torch.strided or tensor.requires_grad for tensor in tensors):
+            return None
+    if any(str(tensor.dtype).rpartition(".")[2] != "int32" or tensor.ndim != 1 for tensor in (row_ptr, col_idx)):
+        return None
+    ptr, idx = (each if isinstance(each, np.ndarray) else each.cpu().numpy() for each in (row_ptr, col_idx))
+    cols = int(idx.max()) + 1 if idx.size else 0
+    for pattern in candidates:
+        if np.array_equal(pattern.row_ptr, ptr) and np.array_equal(pattern.col_idx, idx):
+            cols = pattern.cols
+            break
+    positions = _csr_positions(ptr, idx, cols)
+    if positions is None or tuple(values.shape) != (positions.size,) or cols > INT32_MAX:
+        return None
+    return _dense(what, values)._replace(form="layer", shape=(ptr.size - 1, cols), positions=positions)
+
+
+# ----- to arrays -----
+
+
+def pack(name: str, content: Content, options: Options) -> Tuple[Record, Arrays]:
+    """The record of a tensor and its arrays by the end of their names, as small as the format can."""
+    stored, bits, positions, coding, pattern = "", content.bits, content.positions, FULL, ""
+    if bits is not None and options.dtype and content.dtype in ("F32", "F64"):
+        stored = options.dtype
+        bits = narrowed(content.dtype, bits, stored)
+    numel = _numel(content.shape)
+    if content.form in DENSE_FORMS:
+        assert bits is not None
+        positions, coding = _smallest_dense(bits, content.dtype)
+        if positions is not None:
+            bits = None if content.dtype == "BOOL" else bits[positions]
+    elif positions is not None:
+        pattern = _known_id(content, positions, options.known)
+        coding = Coding("ref") if pattern else smallest(positions, numel)[0]
+    fields = content._asdict()
+    del fields["positions"], fields["bits"]
+    nnz = numel if positions is None else positions.size
+    record = Record(name=name, nnz=nnz, coding=coding, pattern=pattern, stored=stored, **fields)
+    arrays: Arrays = {}
+    if bits is not None:
+        packed = compressed(bits) if options.compress and bits.size else bits
+        if packed.nbytes < bits.nbytes:
+            record = record._replace(zstd=True)
+            bits = packed
+        if bits.size or record.values_array == "":
+            arrays[record.values_array] = bits
+    if positions is not None and not pattern:
+        packed = encode(positions, numel, coding)
+        if packed.size:
+            arrays[POSITIONS] = packed
+    return record, arrays
+
+
+def _numel(shape: Tuple[int, ...]) -> int:
+    numel = 1
+    for size in shape:
+        numel *= size
+    return numel
+
+
+def _smallest_dense(bits: np.ndarray, dtype: str) -> Tuple[Optional[np.ndarray], Coding]:
+    """The positions to store of a dense tensor and their coding; (None, FULL) if all are stored."""
+    positions = nonzero(bits)
+    saved = bits.nbytes - (0 if dtype == "BOOL" else positions.size * bits.itemsize + ARRAY_COST)
+    if positions.size < bits.size and saved > 0:
+        coding, cost = smallest(positions, bits.size)
+        if cost + ARRAY_COST < saved:
+            return positions, coding
+    return None, FULL
+
+
+def _known_id(content: Content, positions: np.ndarray, known: Sequence[Pattern]) -> str:
+    """The id of the known pattern that has these positions, or "". A layer's shape may be flattened."""
+    for pattern in known:
+        if pattern.nnz != positions.size or not _fits(content.form, content.shape, pattern):
+            continue
+        if np.array_equal(pattern.flat_positions(), positions):
+            return pattern.id
+    return ""
+
+
+def _fits(form: str, shape: Tuple[int, ...], pattern: Pattern) -> bool:
+    return shape == ((pattern.rows, pattern.cols) if form == "layer" else pattern.shape)
+
+
+# ----- from arrays -----
+
+
+def unpack(record: Record, arrays: Arrays, known: Dict[str, Pattern], torch: Optional[Any]) -> Any:
+    """The tensor; a dict of values, row_ptr and col_idx for a sparse layer.
+
+    `torch` is the module, or None: then every tensor is made for numpy, a sparse one as (Pattern, values).
+
+    Raises:
+        FileError: the arrays are not those of such a tensor.
+    """
+    library = torch if record.library == "torch" else None
+    try:
+        positions = _positions(record, arrays, known)
+        bits = _values(record, arrays)
+        if record.form in DENSE_FORMS:
+            return _make_dense(record, positions, bits, library)
+        return _make_sparse(record, positions, bits, library)
+    except FileError as error:
+        if error.tensor is None:
+            raise type(error)(str(error), record.name) from None
+        raise
+
+
+def _positions(record: Record, arrays: Arrays, known: Dict[str, Pattern]) -> Optional[np.ndarray]:
+    if record.coding.kind == "ref":
+        pattern = known.get(record.pattern)
+        if pattern is None:
+            raise UnknownPattern(f"its pattern {record.pattern} is not among those that are known")
+        if pattern.nnz != record.nnz or not _fits(record.form, record.shape, pattern):
+            raise BadPositions(f"it has shape {record.shape} and {record.nnz} nonzeros, its pattern is {pattern}")
+        return pattern.flat_positions()
+    if record.coding == FULL and record.form in DENSE_FORMS:
+        return None
+    packed = arrays.get(POSITIONS, np.empty(0, np.uint8))
+    return decode(packed, record.nnz, record.numel, record.coding)
+
+
+def _values(record: Record, arrays: Arrays) -> Optional[np.ndarray]:
+    """The values' bits, in memory of their own."""
+    if not record.has_values:
+        return None
+    dtype = DTYPES[record.stored_dtype]
+    if not record.nnz:
+        return np.empty(0, DTYPES[record.dtype].bits)
+    array = arrays[record.values_array]
+    bits = decompressed(array, record.nnz, dtype.bits) if record.zstd else array.view(dtype.bits)
+    if record.stored:
+        return widened(record.stored, bits, record.dtype)
+    if record.dtype == "BOOL" and int(bits.max()) > 1:
+        raise BadValues("a bool is neither 0 nor 1")
+    return bits if record.zstd else bits.copy()
+
+
+def _make_dense(record: Record, positions: Optional[np.ndarray], bits: Optional[np.ndarray], torch: Any) -> Any:
+    if positions is not None:
+        scattered = np.zeros(record.numel, DTYPES[record.dtype].bits)
+        scattered[positions] = 1 if bits is None else bits
+        bits = scattered
+    assert bits is not None  # without positions there are values
+    tensor = from_bits(record.dtype, bits, record.shape, torch)
+    if torch is None:
+        return tensor[()] if record.form == "scalar" else tensor
+    if record.form == "parameter":
+        return torch.nn.Parameter(tensor, requires_grad=record.requires_grad)
+    return tensor.requires_grad_(record.requires_grad)
+
+
+def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], torch: Any) -> Any:
+    values: Any = None if bits is None else from_bits(record.dtype, bits, (record.nnz,), torch)
+    if record.form == "coo" and torch is not None:
+        indices = np.empty((len(record.shape), record.nnz), np.int64)
+        rest = positions
+        for axis in range(len(record.shape) - 1, -1, -1):
+            rest, indices[axis] = np.divmod(rest, max(record.shape[axis], 1))
+        tensor = torch.sparse_coo_tensor(
+            torch.from_numpy(indices), values, record.shape, device="cpu", is_coalesced=True, check_invariants=False
+        )
+        return tensor.requires_grad_(record.requires_grad)
+    if len(record.shape) < 2:
+        raise FileError(f"a sparse tensor of shape {record.shape} needs PyTorch: a Pattern has 2 dimensions or more")
+    rows, cols = record.shape[0], _numel(record.shape[1:])
+    row_ptr = np.searchsorted(positions, np.arange(rows + 1, dtype=np.int64) * cols)
+    col_idx = positions % max(cols, 1)
+    if record.form == "csr" and torch is not None:
+        index = np.dtype(record.index_dtype)
+        pointers = (torch.from_numpy(each.astype(index)) for each in (row_ptr, col_idx))
+        tensor = torch.sparse_csr_tensor(*pointers, values, record.shape, device="cpu", check_invariants=False)
+        return tensor.requires_grad_(record.requires_grad)
+    if max(rows, cols, record.nnz) > INT32_MAX:
+        raise FileError(
+            f"a sparse tensor of shape {record.shape} needs PyTorch: it passes the int32 limits of a Pattern"
+        )
+    positions_32 = {"row_ptr": row_ptr.astype(np.int32), "col_idx": col_idx.astype(np.int32)}
+    if record.form == "layer":
+        plain = {name: each if torch is None else torch.from_numpy(each) for name, each in positions_32.items()}
+        return {"values": values, **plain}
+    library = "numpy" if torch is None else "torch"
+    pattern = Pattern._from_csr(**positions_32, shape=record.shape, library=library)
+    if record.form == "pattern":
+        return pattern
+    if torch is not None:
+        values.requires_grad_(record.requires_grad)
+    return pattern, values

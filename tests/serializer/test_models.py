@@ -1,0 +1,115 @@
+"""Models in a file: the registry's name, arguments and state make the same model again, and nothing else is made."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+
+import mpl_sparse  # noqa: E402
+from mpl_sparse import dumps, load, loads, models, save  # noqa: E402
+from mpl_sparse.models import origin_of  # noqa: E402
+from mpl_sparse.nn import prunable_layers  # noqa: E402
+from mpl_sparse.serializer import UnknownModel, container  # noqa: E402
+
+CASES = {
+    "masked": lambda: models.conv2(),
+    "sparse": lambda: models.lenet5().to_sparse(),
+    "some sparse": lambda: mpl_sparse.to_sparse(models.conv4(), exclude="features.4"),
+    "arguments": lambda: models.synthetic_logistic_regression(12, classes=3).to_sparse(),
+    "lstm": lambda: models.shakespeare_lstm(characters=30).to_sparse(),
+    "by name": lambda: models.get_model("reddit_lstm", words=50),
+}
+
+
+def assert_same_model(made, model):
+    assert [(name, type(module)) for name, module in made.named_modules()] == [
+        (name, type(module)) for name, module in model.named_modules()
+    ]
+    state, expected = made.state_dict(), model.state_dict()
+    assert list(state) == list(expected) and all(torch.equal(state[name], expected[name]) for name in expected)
+    assert [layer.pattern for _, layer in prunable_layers(made)] == [
+        layer.pattern for _, layer in prunable_layers(model)
+    ]
+    assert made.training == model.training and origin_of(made) == origin_of(model)
+    grads = ({name: tensor.requires_grad for name, tensor in each.named_parameters()} for each in (made, model))
+    assert next(grads) == next(grads)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_comes_back(case, tmp_path):
+    model = CASES[case]().eval()
+    mpl_sparse.random_prune_by_pct(model, 0.9)
+    next(model.parameters()).requires_grad_(False)
+    save(model, tmp_path / "model")
+    assert_same_model(load(tmp_path / "model"), model)
+    target = CASES[case]().eval()
+    assert load(tmp_path / "model", model=target) is target
+    assert all(torch.equal(target.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_a_model_of_torchvision(torchvision):
+    model = models.resnet18(num_classes=7, exclude=["layer1.*"])
+    model.random_prune_by_pct(0.95)
+    model = model.to_sparse()
+    assert_same_model(loads(dumps(model)), model)
+
+
+def test_arguments_that_weights_change(torchvision):
+    model = models.googlenet(init_weights=False, transform_input=True, aux_logits=False)
+    made = loads(dumps(model))
+    assert made.transform_input and not made.aux_logits and made.aux1 is None
+
+
+def test_models_that_are_not_from_the_registry():
+    with pytest.raises(
+        TypeError, match="obj is a Linear that no function of mpl_sparse.models made: save its state_dict"
+    ):
+        dumps(nn.Linear(2, 2))
+    model = models.lenet5()
+    model.classifier[4] = nn.Linear(100, 3)
+    with pytest.raises(ValueError, match="no longer what mpl_sparse.models.lenet5 makes"):
+        dumps(model)
+    with pytest.raises(ValueError, match="no longer what mpl_sparse.models.lenet5 makes"):
+        dumps(mpl_sparse.fuse(models.lenet5().to_sparse().eval()))
+
+
+def rewritten(data, change):
+    """The file with another object in it, all checksums in order."""
+    file = container.read(data)
+    change(file.tree)
+    return b"".join(container.write([(record, file.arrays(record)) for record in file.records], file.tree))
+
+
+def set_in(tree, at, value):
+    tree[at] = value
+
+
+@pytest.mark.parametrize(
+    "name, change, error",
+    [
+        ("another model", lambda tree: set_in(tree, 1, "conv2"), "does not fit"),
+        ("an unknown one", lambda tree: set_in(tree, 1, "os.system"), "name must be one of"),
+        ("a private one", lambda tree: set_in(tree, 1, "__init__"), "name must be one of"),
+        ("unknown arguments", lambda tree: set_in(tree, 2, ["dict", [["x", 1]]]), "unexpected keyword"),
+        ("a weight less", lambda tree: set_in(tree[3][1][0], 0, "other"), "does not fit"),
+        ("sparse layers", lambda tree: set_in(tree, 4, ["classifier.0"]), "classifier.0"),
+        ("layers that are not", lambda tree: set_in(tree, 4, ["nobody"]), "nobody"),
+        ("parameters that are not", lambda tree: set_in(tree, 5, ["nobody"]), "nobody"),
+    ],
+)
+def test_a_file_that_names(name, change, error):
+    with pytest.raises(UnknownModel, match=error) as caught:
+        loads(rewritten(dumps(models.synthetic_logistic_regression()), change))
+    assert isinstance(caught.value, mpl_sparse.serializer.FileError), name
+
+
+def test_a_file_cannot_ask_for_weights_or_memory():
+    data = dumps(models.synthetic_logistic_regression())
+    with pytest.raises(mpl_sparse.serializer.BadHeader, match="other weights"):
+        loads(rewritten(data, lambda tree: set_in(tree, 2, ["dict", [["weights", "DEFAULT"]]])))
+    with pytest.raises(UnknownModel, match="does not fit"):  # made without memory, and compared, before it is made
+        loads(rewritten(data, lambda tree: set_in(tree, 2, ["dict", [["features", 2**40]]])))
+    assert json.loads(json.dumps(container.read(data).tree))[1] == "synthetic_logistic_regression"
