@@ -140,7 +140,11 @@ def hostile():
     yield "BadHeader", "a divisor of 5", record(coded, divisor=5)
     yield "BadHeader", "a divisor of 2 to the 62", record(coded, divisor=2**62)
     yield "BadHeader", "zeros that are fewer than the rest", record(coded, zeros=True)
-    yield "BadHeader", "a gradient of integers", record(dumps(np.arange(3, dtype=np.int64)), library="torch", requires_grad=True)
+    yield (
+        "BadHeader",
+        "a gradient of integers",
+        record(dumps(np.arange(3, dtype=np.int64)), library="torch", requires_grad=True),
+    )
     yield "BadHeader", "two records of one name", record(dense, name="b")
     yield (
         "BadHeader",
