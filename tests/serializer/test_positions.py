@@ -19,7 +19,7 @@ codings = pytest.mark.parametrize("coding", CODINGS, ids=str)
 
 def random_positions(numel, density, seed=0):
     random = np.random.default_rng(seed)
-    if density >= 0.01:
+    if density == 0 or density >= 0.01:
         return np.flatnonzero(random.random(numel) < density)
     gaps = random.geometric(density, int(1.2 * numel * density) + 1000)  # the mask itself would take gigabytes
     positions = np.cumsum(gaps, dtype=np.int64) - 1
