@@ -101,6 +101,7 @@ def read(buffer: Any) -> File:
         data = np.frombuffer(memoryview(buffer).cast("B"), np.uint8) if len(buffer) else np.empty(0, np.uint8)
     except TypeError:
         raise TypeError(f"data must be bytes, or a file opened in binary mode, got {type(buffer).__name__}") from None
+    data.flags.writeable = False  # a bytearray's, too: whose memory it is
     if data.size < 8:
         raise Truncated(f"the file has {data.size} bytes, fewer than the 8 of a safetensors file")
     length = int(data[:8].view("<u8")[0])

@@ -103,11 +103,11 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
 
 
 def nonzero(bits: np.ndarray) -> np.ndarray:
-    """int64: where an element has a bit that is not zero."""
+    """bool: whether an element has a bit that is not zero."""
     if bits.dtype.kind == "V":
-        halves = bits.view("<u8")
-        bits = halves[::2] | halves[1::2]
-    return np.flatnonzero(bits).astype(np.int64, copy=False)
+        halves = bits.view("<u8") != 0
+        return halves[::2] | halves[1::2]
+    return bits != 0
 
 
 def narrowed(name: str, bits: np.ndarray, target: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 from ..pattern import Pattern
 from . import container, models
 from .errors import BadHeader, NoSuchTensor, TooLarge
-from .files import opened, write_atomically
+from .files import opened, write_all, write_atomically
 from .record import Record
 from .tensors import Options, unpack
 from .tree import Decoder, Encoder
@@ -68,7 +68,7 @@ def save(
         write_atomically(path, buffers)
         return
     for buffer in buffers:
-        path.write(buffer)
+        write_all(path.write, buffer)
 
 
 def dumps(obj: Any, *, compress: Optional[str] = None, dtype: Any = None, known: Sequence[Pattern] = ()) -> bytes:

@@ -17,6 +17,7 @@ from .values import compressed, decompressed
 __all__ = ["Content", "Options", "layer_content", "pack", "tensor_content", "unpack"]
 
 ARRAY_COST = 96  # bytes of the header that one more array takes, about
+CHUNK = 1 << 15  # positions to divide at a time: what is made on the way stays in the cache
 LAYOUTS = ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
 
 
@@ -101,34 +102,45 @@ def _torch_tensor(what: str, tensor: Any) -> Optional[Content]:
     if tensor.layout == torch.sparse_coo:
         if not tensor.is_coalesced() or not tensor.sparse_dim():
             return None
-        indices = tensor.detach()._indices().cpu().numpy()
-        sizes = np.array(tensor.shape, np.int64)[:, None]
-        if (indices < 0).any() or (indices >= sizes).any():
-            return None
-        steps = np.append(np.cumprod(sizes[:0:-1])[::-1], 1) if numel else np.zeros(len(sizes), np.int64)
-        positions, values, form, index = steps @ indices, tensor.detach()._values(), "coo", ""
+        positions = _coo_positions(tensor.detach()._indices().cpu().numpy(), tuple(tensor.shape))
+        values, form, index = tensor.detach()._values(), "coo", ""
     elif tensor.layout == torch.sparse_csr and tensor.dim() == 2:
         row_ptr, col_idx, values = tensor.crow_indices(), tensor.col_indices(), tensor.detach().values()
         positions = _csr_positions(row_ptr.cpu().numpy(), col_idx.cpu().numpy(), tensor.shape[1])
         form, index = "csr", str(row_ptr.dtype).rpartition(".")[2]
     else:
         return None
-    if positions is None or (np.diff(positions) <= 0).any():
+    if positions is None:
         return None
     dtype, bits = as_bits(what, values)
     return Content(form, "torch", dtype, tuple(tensor.shape), positions, bits, tensor.requires_grad, index)
 
 
+def _coo_positions(indices: np.ndarray, shape: Tuple[int, ...]) -> Optional[np.ndarray]:
+    """int64 (nnz,): the positions in the flattened shape; None if they do not increase, or leave the shape."""
+    if indices.size and any(axis.min() < 0 or axis.max() >= size for axis, size in zip(indices, shape)):
+        return None
+    positions = indices[0].astype(np.int64)
+    for axis, size in zip(indices[1:], shape[1:]):
+        positions *= size
+        positions += axis
+    return positions if _is_increasing(positions) else None
+
+
 def _csr_positions(row_ptr: np.ndarray, col_idx: np.ndarray, cols: int) -> Optional[np.ndarray]:
     """int64 (nnz,): row * cols + col; None if this is no CSR with increasing columns."""
-    row_ptr, col_idx = row_ptr.astype(np.int64), col_idx.astype(np.int64)
-    counts = np.diff(row_ptr)
+    counts = np.diff(row_ptr.astype(np.int64))
     if row_ptr.size == 0 or row_ptr[0] != 0 or row_ptr[-1] != col_idx.size or (counts < 0).any():
         return None
-    if ((col_idx < 0) | (col_idx >= cols)).any():
+    if col_idx.size and (col_idx.min() < 0 or col_idx.max() >= cols):
         return None
-    positions = np.repeat(np.arange(counts.size, dtype=np.int64) * cols, counts) + col_idx
-    return None if (np.diff(positions) <= 0).any() else positions
+    positions = np.repeat(np.arange(counts.size, dtype=np.int64) * cols, counts)
+    positions += col_idx
+    return positions if _is_increasing(positions) else None
+
+
+def _is_increasing(positions: np.ndarray) -> bool:
+    return bool((positions[1:] > positions[:-1]).all())
 
 
 def layer_content(
@@ -206,9 +218,11 @@ def _numel(shape: Tuple[int, ...]) -> int:
 
 def _smallest_dense(bits: np.ndarray, dtype: str) -> Tuple[Optional[np.ndarray], Coding]:
     """The positions to store of a dense tensor and their coding; (None, FULL) if all are stored."""
-    positions = nonzero(bits)
-    saved = bits.nbytes - (0 if dtype == "BOOL" else positions.size * bits.itemsize + ARRAY_COST)
-    if positions.size < bits.size and saved > 0:
+    is_stored = nonzero(bits)
+    nnz = int(np.count_nonzero(is_stored))
+    saved = bits.nbytes - (0 if dtype == "BOOL" else nnz * bits.itemsize + ARRAY_COST)
+    if nnz < bits.size and saved > ARRAY_COST:
+        positions = np.flatnonzero(is_stored).astype(np.int64, copy=False)
         coding, cost = smallest(positions, bits.size)
         if cost + ARRAY_COST < saved:
             return positions, coding
@@ -268,7 +282,7 @@ def _positions(record: Record, arrays: Arrays, known: Dict[str, Pattern]) -> Opt
 
 
 def _values(record: Record, arrays: Arrays) -> Optional[np.ndarray]:
-    """The values' bits, in memory of their own."""
+    """The values' bits. They may be the file's own memory."""
     if not record.has_values:
         return None
     dtype = DTYPES[record.stored_dtype]
@@ -280,7 +294,7 @@ def _values(record: Record, arrays: Arrays) -> Optional[np.ndarray]:
         return widened(record.stored, bits, record.dtype)
     if record.dtype == "BOOL" and int(bits.max()) > 1:
         raise BadValues("a bool is neither 0 nor 1")
-    return bits if record.zstd else bits.copy()
+    return bits
 
 
 def _make_dense(record: Record, positions: Optional[np.ndarray], bits: Optional[np.ndarray], torch: Any) -> Any:
@@ -289,7 +303,7 @@ def _make_dense(record: Record, positions: Optional[np.ndarray], bits: Optional[
         scattered[positions] = 1 if bits is None else bits
         bits = scattered
     assert bits is not None  # without positions there are values
-    tensor = from_bits(record.dtype, bits, record.shape, torch)
+    tensor = from_bits(record.dtype, _own(bits), record.shape, torch)
     if torch is None:
         return tensor[()] if record.form == "scalar" else tensor
     if record.form == "parameter":
@@ -298,38 +312,67 @@ def _make_dense(record: Record, positions: Optional[np.ndarray], bits: Optional[
 
 
 def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], torch: Any) -> Any:
-    values: Any = None if bits is None else from_bits(record.dtype, bits, (record.nnz,), torch)
+    values: Any = None if bits is None else from_bits(record.dtype, _own(bits), (record.nnz,), torch)
     if record.form == "coo" and torch is not None:
-        indices = np.empty((len(record.shape), record.nnz), np.int64)
-        rest = positions
-        for axis in range(len(record.shape) - 1, -1, -1):
-            rest, indices[axis] = np.divmod(rest, max(record.shape[axis], 1))
         tensor = torch.sparse_coo_tensor(
-            torch.from_numpy(indices), values, record.shape, device="cpu", is_coalesced=True, check_invariants=False
+            torch.from_numpy(_coo_indices(positions, record.shape)),
+            values,
+            record.shape,
+            device="cpu",
+            is_coalesced=True,
+            check_invariants=False,
         )
         return tensor.requires_grad_(record.requires_grad)
     if len(record.shape) < 2:
         raise FileError(f"a sparse tensor of shape {record.shape} needs PyTorch: a Pattern has 2 dimensions or more")
     rows, cols = record.shape[0], _numel(record.shape[1:])
-    row_ptr = np.searchsorted(positions, np.arange(rows + 1, dtype=np.int64) * cols)
-    col_idx = positions % max(cols, 1)
     if record.form == "csr" and torch is not None:
-        index = np.dtype(record.index_dtype)
-        pointers = (torch.from_numpy(each.astype(index)) for each in (row_ptr, col_idx))
-        tensor = torch.sparse_csr_tensor(*pointers, values, record.shape, device="cpu", check_invariants=False)
+        arrays = map(torch.from_numpy, _csr_arrays(positions, rows, cols, np.dtype(record.index_dtype)))
+        tensor = torch.sparse_csr_tensor(*arrays, values, record.shape, device="cpu", check_invariants=False)
         return tensor.requires_grad_(record.requires_grad)
     if max(rows, cols, record.nnz) > INT32_MAX:
         raise FileError(
             f"a sparse tensor of shape {record.shape} needs PyTorch: it passes the int32 limits of a Pattern"
         )
-    positions_32 = {"row_ptr": row_ptr.astype(np.int32), "col_idx": col_idx.astype(np.int32)}
+    row_ptr, col_idx = _csr_arrays(positions, rows, cols, np.dtype(np.int32))
     if record.form == "layer":
-        plain = {name: each if torch is None else torch.from_numpy(each) for name, each in positions_32.items()}
-        return {"values": values, **plain}
+        make = (lambda array: array) if torch is None else torch.from_numpy
+        return {"values": values, "row_ptr": make(row_ptr), "col_idx": make(col_idx)}
     library = "numpy" if torch is None else "torch"
-    pattern = Pattern._from_csr(**positions_32, shape=record.shape, library=library)
+    pattern = Pattern._from_csr(row_ptr, col_idx, record.shape, library=library)
     if record.form == "pattern":
         return pattern
     if torch is not None:
         values.requires_grad_(record.requires_grad)
     return pattern, values
+
+
+def _own(bits: np.ndarray) -> np.ndarray:
+    """The bits in memory of their own: the file's goes."""
+    return bits if bits.flags.writeable else bits.copy()
+
+
+def _coo_indices(positions: np.ndarray, shape: Tuple[int, ...]) -> np.ndarray:
+    """int64 (rank, nnz): the index of each position in each axis."""
+    indices = np.empty((len(shape), positions.size), np.int64)
+    for start in range(0, positions.size, CHUNK):
+        rest = positions[start : start + CHUNK]
+        for axis in range(len(shape) - 1, 0, -1):
+            rest, indices[axis, start : start + CHUNK] = _divided(rest, shape[axis])
+        indices[0, start : start + CHUNK] = rest
+    return indices
+
+
+def _csr_arrays(positions: np.ndarray, rows: int, cols: int, index: np.dtype) -> Tuple[np.ndarray, np.ndarray]:
+    """(row_ptr (rows + 1,), col_idx (nnz,)) of that dtype."""
+    row_ptr = np.searchsorted(positions, np.arange(rows + 1, dtype=np.int64) * cols).astype(index, copy=False)
+    col_idx = np.empty(positions.size, index)
+    for start in range(0, positions.size, CHUNK):
+        col_idx[start : start + CHUNK] = _divided(positions[start : start + CHUNK], cols)[1]
+    return row_ptr, col_idx
+
+
+def _divided(numbers: np.ndarray, divisor: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Quotients and remainders of numbers that are not negative. numpy has vectors for its division only."""
+    quotients = numbers // divisor
+    return quotients, numbers - quotients * divisor
