@@ -85,7 +85,7 @@ class BitWriter {
   void finish() {
     const int bytes = (used_ + 7) / 8;
     if (end_ - at_ != bytes) refuse_size();
-    std::memcpy(at_, &word_, bytes);
+    if (bytes) std::memcpy(at_, &word_, bytes);
   }
 
  private:

@@ -114,6 +114,12 @@ int64_t huffman_size(const int64_t* positions, int64_t nnz, int64_t numel, bool 
   return tally.bytes();
 }
 
+// No more bytes than it takes: a symbol of k ones takes 4 + k / 2 bits or more, and 3 + k or more.
+int64_t huffman_at_least(int64_t coded, int64_t numel) {
+  const int64_t symbols = numel / 6;
+  return std::max(4 * symbols + coded / 2, 3 * symbols + coded) / 8;
+}
+
 GolombTally golomb_tally(const int64_t* positions, int64_t nnz, int64_t numel, bool zeros, int power_shift, int ternary_shift) {
   const auto first = [](int shift) { return std::min(std::max(shift, 0), Coding::max_shift - 2); };
   GolombTally tally(first(power_shift), first(ternary_shift));
@@ -121,62 +127,77 @@ GolombTally golomb_tally(const int64_t* positions, int64_t nnz, int64_t numel, b
   return tally;
 }
 
-// The best of 2^b and of 3 * 2^b, each looked for downhill from what is best for geometrically distributed gaps of the same mean:
-// but for roundings the size is convex in b.
+// The divisor of the fewest bytes. A pass over the gaps tells three divisors of each kind; the first is made around those that
+// are best for geometrically distributed gaps of the same mean, and bounds on the others mostly show that no other pass is
+// needed.
 class GolombSearch {
  public:
   GolombSearch(const int64_t* positions, int64_t nnz, int64_t numel, bool zeros)
       : positions_(positions), nnz_(nnz), numel_(numel), zeros_(zeros), tally_(0, 0) {
-    const int64_t count = zeros ? numel - nnz : nnz;
     int64_t end = nnz ? positions[nnz - 1] + 1 : 0;
     if (zeros) {  // of the positions that are not stored
       end = numel;
       for (int64_t k = nnz - 1; k >= 0 && positions[k] == end - 1; --k) --end;
     }
+    count_ = static_cast<double>(zeros ? numel - nnz : nnz);
+    sum_ = static_cast<double>(end) - count_;
     // With x = p^(2^b), p the chance that a gap goes on, 2^(b + 1) is better from x = 0.618 on, where x^2 + x = 1, and
     // 3 * 2^(b + 1) from x = 0.845 on; -1 / ln p is about the mean + 1/2.
-    const double mean = count ? static_cast<double>(end - count) / static_cast<double>(count) + 0.5 : 0;
-    starts_[0] = start(0.481 * mean);
-    starts_[1] = start(0.168 * mean);
-    take(starts_[0], starts_[1]);
+    const double mean = count_ > 0 ? sum_ / count_ + 0.5 : 0;
+    take(shift_of(0.481 * mean) - 1, shift_of(0.168 * mean) - 1);
   }
 
   bool increase() const { return tally_.increase(); }
 
-  Divisor best(bool ternary) {
-    Divisor divisor{starts_[ternary], ternary};
-    int64_t bytes = tally(divisor).bytes(divisor);
-    for (const int step : {-1, 1}) {
-      for (Divisor other = divisor; (other.shift += step, 0 <= other.shift && other.shift <= Coding::max_shift);) {
-        const int64_t other_bytes = tally(other).bytes(other);
-        if (other_bytes >= bytes) break;
-        divisor = other;
-        bytes = other_bytes;
-      }
-    }
-    return divisor;
-  }
+  struct Found {
+    Divisor divisor;
+    int64_t bytes;
+    int64_t digits;
+  };
 
-  const GolombTally& tally(Divisor divisor) {
-    if (!tally_.knows(divisor)) take(divisor.shift, divisor.shift);
-    return tally_;
+  // The best of 2^b or of 3 * 2^b, the smallest if several are, provided that it takes fewer than `limit` bytes.
+  Found best(bool ternary, int64_t limit) {
+    Found found{{0, ternary}, limit, 0};
+    const auto look = [&](Divisor divisor) {
+      const int64_t bytes = tally_.bytes(divisor);
+      const bool better = bytes < found.bytes || (bytes == found.bytes && bytes < limit && divisor.shift < found.divisor.shift);
+      if (better) found = {divisor, bytes, tally_.digits(divisor)};
+    };
+    for (int shift = 0; shift <= Coding::max_shift; ++shift) {
+      if (tally_.knows({shift, ternary})) look({shift, ternary});
+    }
+    const GolombTally first = tally_;
+    for (int shift = 0; shift <= Coding::max_shift; ++shift) {
+      const Divisor divisor{shift, ternary};
+      if (first.knows(divisor) || at_least(divisor) > static_cast<double>(found.bytes)) continue;
+      if (!tally_.knows(divisor)) take(shift, shift);
+      look(divisor);
+    }
+    return found;
   }
 
  private:
-  static int start(double power) {
+  static int shift_of(double power) {
     int shift = 0;
     while (shift < Coding::max_shift && static_cast<double>(int64_t{1} << shift) < power) ++shift;
     return shift;
   }
 
+  // No more bytes than the divisor takes: of each gap less than a divisor is in its remainder, all else in its quotient.
+  double at_least(Divisor divisor) const {
+    const double value = static_cast<double>(divisor.value());
+    const double bits = count_ * (divisor.shift + 1 + divisor.ternary) + std::max(0.0, (sum_ - count_ * (value - 1)) / value);
+    return bits / 8 * (1 - 1e-9);
+  }
+
   void take(int power_shift, int ternary_shift) {
-    tally_ = golomb_tally(positions_, nnz_, numel_, zeros_, power_shift - 1, ternary_shift - 1);
+    tally_ = golomb_tally(positions_, nnz_, numel_, zeros_, power_shift, ternary_shift);
   }
 
   const int64_t* positions_;
   int64_t nnz_, numel_;
   bool zeros_;
-  int starts_[2];
+  double count_, sum_;  // of the gaps
   GolombTally tally_;
 };
 
@@ -361,14 +382,15 @@ PositionEncoder::PositionEncoder(const int64_t* positions, int64_t nnz, int64_t 
     size_ = size;
     digits_ = digits;
   };
-  if (coded > numel / 10 * 3 + numel % 10 * 3 / 10) {  // below a density of 0.3 Golomb's code is shorter
+  for (const bool ternary : {false, true}) {
+    const auto found = search.best(ternary, size_);
+    consider({Coding::golomb, zeros, found.divisor.value()}, found.bytes, found.digits);
+  }
+  if (huffman_at_least(coded, numel) < size_) {
     consider({Coding::huffman, zeros, 0}, huffman_size(positions, nnz, numel, zeros), 0);
   }
-  for (const bool ternary : {false, true}) {
-    const Divisor divisor = search.best(ternary);
-    const GolombTally& tally = search.tally(divisor);
-    consider({Coding::golomb, zeros, divisor.value()}, tally.bytes(divisor), tally.digits(divisor));
-  }
+  // The bitmap without its end. Other divisors take two bits a position, no less than the bitmap.
+  if (zeros) consider({Coding::golomb, false, 1}, golomb_restart_bytes(nnz) + bytes_of(positions[nnz - 1] + 1), 0);
 }
 
 PositionEncoder::PositionEncoder(const int64_t* positions, int64_t nnz, int64_t numel, const Coding& coding)

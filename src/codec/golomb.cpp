@@ -43,7 +43,8 @@ void GolombTally::add(const uint64_t* gaps, int64_t count) {
   uint64_t all = 0;
   for (int64_t k = 0; k < count; ++k) all |= gaps[k];
   all_ |= all;
-  if (count > gaps_at_once || all >= largest_sum / gaps_at_once) return tally(gaps, count);
+  const bool fits = count <= gaps_at_once && all < largest_sum / gaps_at_once && shifts_[0] < 30 && shifts_[1] < 30;
+  if (!fits) return tally(gaps, count);
   uint32_t narrow[gaps_at_once];  // and so are their sums: twice as many at once
   for (int64_t k = 0; k < count; ++k) narrow[k] = static_cast<uint32_t>(gaps[k]);
   tally(narrow, count);
@@ -89,7 +90,7 @@ GolombWriter::GolombWriter(uint8_t* packed, int64_t size, int64_t count, int64_t
     packed += bytes;
     return BitWriter(at, bytes);
   };
-  restarts_ = part(count ? 16 * ((count - 1) / gaps_between_restarts) : 0);
+  restarts_ = part(golomb_restart_bytes(count));
   remainders_ = part(bytes_of(count * divisor.shift));
   if (divisor.ternary) {
     digits_ = part(bytes_of(count));
@@ -169,7 +170,7 @@ GolombReader::GolombReader(const uint8_t* packed, int64_t size, int64_t count, i
     packed = padded_.data();
   }
   end_ = packed + size;
-  restarts_ = cut(packed, end_, count ? 128 * ((count - 1) / gaps_between_restarts) : 0);
+  restarts_ = cut(packed, end_, 8 * golomb_restart_bytes(count));
   remainders_ = cut(packed, end_, count * divisor_.shift);
   if (divisor_.ternary) {
     digits_ = cut(packed, end_, count);

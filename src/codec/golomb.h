@@ -12,6 +12,9 @@ namespace mpl_sparse {
 constexpr int64_t gaps_between_restarts = 32768;
 constexpr int64_t gaps_at_once = 1024;  // they stay in the cache of the first level
 
+// Of the restart points.
+constexpr int64_t golomb_restart_bytes(int64_t count) { return count ? 16 * ((count - 1) / gaps_between_restarts) : 0; }
+
 struct Divisor {
   int shift;
   bool ternary;
