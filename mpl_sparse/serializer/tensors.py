@@ -129,7 +129,7 @@ def _coo_positions(indices: np.ndarray, shape: Tuple[int, ...]) -> Optional[np.n
 
 def _csr_positions(row_ptr: np.ndarray, col_idx: np.ndarray, cols: int) -> Optional[np.ndarray]:
     """int64 (nnz,): row * cols + col; None if this is no CSR with increasing columns."""
-    counts = np.diff(row_ptr.astype(np.int64))
+    counts: np.ndarray = np.diff(row_ptr.astype(np.int64))
     if row_ptr.size == 0 or row_ptr[0] != 0 or row_ptr[-1] != col_idx.size or (counts < 0).any():
         return None
     if col_idx.size and (col_idx.min() < 0 or col_idx.max() >= cols):

@@ -69,7 +69,7 @@ def decompressed(packed: np.ndarray, count: int, dtype: str) -> np.ndarray:
 def _reader(zstd: Any, packed: np.ndarray) -> Any:
     """A file object of the one frame, decompressed. It takes no more memory than a window of MAX_WINDOW bytes."""
     if _is_zstandard(zstd):
-        return zstd.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(memoryview(packed))
+        return zstd.ZstdDecompressor(max_window_size=MAX_WINDOW).stream_reader(packed.data)
     options = {zstd.DecompressionParameter.window_log_max: MAX_WINDOW.bit_length() - 1}
     return zstd.ZstdFile(io.BytesIO(packed.data), options=options)
 
