@@ -18,6 +18,7 @@ from .tensors import Content, Options, layer_content, pack, tensor_content
 __all__ = ["Decoder", "Encoder"]
 
 MAX_DEPTH = 100
+MAX_BITS = 14_000  # of an int: Python reads no more than 4,300 digits
 LAYER = ("values", "row_ptr", "col_idx")
 
 
@@ -27,7 +28,7 @@ class Encoder:
     def __init__(self, options: Options) -> None:
         self.tensors: List[Tuple[Record, Arrays]] = []
         self._options = options
-        self._names = {"__metadata__"}
+        self._names = {"__metadata__": 1}  # in use, and how many tensors have asked for each
         self._numbers: Dict[Any, int] = {}  # of tensors that may occur again
         self._kept: List[Any] = []  # a tensor that is gone could leave its address to another
 
@@ -40,7 +41,11 @@ class Encoder:
         """
         if depth > MAX_DEPTH:
             raise ValueError(f"{_what(path[:80])} is nested deeper than {MAX_DEPTH}: does it hold itself?")
-        if obj is None or type(obj) in (bool, int, str):
+        if obj is None or type(obj) in (bool, str):
+            return obj
+        if type(obj) is int:
+            if obj.bit_length() > MAX_BITS:
+                raise ValueError(f"{_what(path)} is an int of {obj.bit_length()} bits, more than {MAX_BITS}")
             return obj
         if type(obj) is float:
             return obj if math.isfinite(obj) else ["float", struct.pack(">d", obj).hex()]
@@ -106,11 +111,11 @@ class Encoder:
     def _add(self, path: str, content: Content) -> int:
         """Store a tensor under a name that is free. Only the ends of arrays' names begin with `.mpl.`."""
         base = (path or "tensor").replace(".mpl.", ".mpl_.").encode("utf-8", "replace").decode()
-        name, copies = base, 1
+        name = base
         while name in self._names:
-            copies += 1
-            name = f"{base}#{copies}"
-        self._names.add(name)
+            self._names[base] += 1
+            name = f"{base}#{self._names[base]}"
+        self._names[name] = 1
         self.tensors.append(pack(name, content, self._options))
         return len(self.tensors) - 1
 
