@@ -6,6 +6,7 @@ import contextlib
 import sys
 from typing import Any, Dict, List, NamedTuple, Tuple
 
+from ..pattern import Pattern
 from .errors import FileError, UnknownModel
 from .record import check_json
 from .tree import Decoder, Encoder
@@ -83,17 +84,21 @@ def made(saved: Saved) -> Any:
         UnknownModel: there is no such function, or it makes a model that does not fit the state.
         ImportError: it needs torchvision, which is not installed.
     """
-    from ..nn import prunable_layers, to_sparse
-
     with _as_unknown(saved):
-        _check_shapes(_outline(saved.name, saved.config), saved)  # before memory is taken
-        model = _made(saved.name, saved.config)
-        layers = dict(prunable_layers(model))
-        for name in saved.sparse:
-            layers[name].set_mask(layers[name].mask & False)  # nothing to convert: the state brings the weights
-        if saved.sparse:
-            model = to_sparse(model, exclude=[name for name in layers if name not in saved.sparse])
-        model.load_state_dict(saved.state)
+        model = _outline(saved.name, saved.config)  # its tensors are assigned: no weight is in memory twice, or dense
+        _check_shapes(model, saved)
+        _make_sparse(model, saved)
+        names: Dict[Any, List[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(parameter, []).append(name)
+        model.load_state_dict(saved.state, assign=True)
+        for first, *others in names.values():  # tied: one parameter under several names
+            for name in others:
+                _set(model, name, model.get_parameter(first))
+        for module in model.modules():
+            if _is_sparse(module):
+                module._set_positions(module.pattern)
+        _check_nothing_is_left(model)
         parameters = dict(model.named_parameters())
         for name in saved.frozen:
             parameters[name].requires_grad_(False)
@@ -136,6 +141,40 @@ def _outline(name: str, config: Dict[str, Any]) -> Any:
 
     with EmptyIsMeta():
         return _made(name, config)
+
+
+def _make_sparse(model: Any, saved: Saved) -> None:
+    """Convert the layers of an outline that are sparse in the file, to the patterns of the file."""
+    from ..nn import DenseLSTM, SparseConv2d, SparseLinear, SparseLSTM, prunable_layers
+    from ..nn.conversions import Conversion, remember
+
+    rows = []
+    for name, layer in prunable_layers(model):
+        was, why = type(layer).__name__, "not sparse in the file"
+        if name in saved.sparse:
+            positions = (saved.state[f"{name}.{part}"] for part in ("row_ptr", "col_idx"))
+            pattern = Pattern.from_csr(*positions, layer.weight_shape)
+            kind: Any = SparseLinear if was == "DenseLinear" else SparseConv2d
+            layer, why = kind.from_dense(layer, pattern), f"{1 - pattern.density:.1%} pruned"
+            _set(model, name, layer)
+        rows.append(Conversion(name, was, type(layer).__name__, why))
+    for module in model.modules():
+        if type(module) is DenseLSTM and any(isinstance(child, SparseLinear) for child in module.children()):
+            module.__class__ = SparseLSTM
+    remember(model, rows)
+
+
+def _set(model: Any, name: str, part: Any) -> None:
+    """Put a module or a parameter in the place of that name."""
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, part)
+
+
+def _check_nothing_is_left(model: Any) -> None:
+    """ValueError if a tensor of the model is still without memory: the file did not bring it."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise ValueError(f"the state does not have {name}")
 
 
 def _is_sparse(module: Any) -> bool:
