@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 from typing import Any, Dict, List, NamedTuple, Tuple
 
@@ -110,7 +111,7 @@ def loaded(model: Any, obj: Any) -> Any:
 
     Raises:
         TypeError: `model` is no model, or the file holds no state_dict.
-        RuntimeError: torch's, if the state does not fit the model.
+        RuntimeError: torch's, if the state does not fit the model, which stays as it was.
     """
     if not is_module(model):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -119,8 +120,30 @@ def loaded(model: Any, obj: Any) -> Any:
         raise TypeError(
             f"model cannot be loaded from a {type(obj).__name__}: the file must hold a model or a state_dict"
         )
-    model.load_state_dict(state)
+    before = None
+    try:
+        _twin(model).load_state_dict(state, assign=True)
+    except Exception:  # it does not fit; or the model has something that no twin can have
+        before = {name: copy.deepcopy(tensor) for name, tensor in model.state_dict().items()}
+    try:
+        model.load_state_dict(state)
+    except Exception:
+        if before is not None:
+            model.load_state_dict(before)
+        raise
     return model
+
+
+def _twin(model: Any) -> Any:
+    """A copy of the model without memory for its parameters and buffers."""
+    import torch
+
+    memo: Dict[int, Any] = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        empty = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, torch.nn.Parameter)
+        memo[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+    return copy.deepcopy(model, memo)
 
 
 def _made(name: str, config: Dict[str, Any]) -> Any:
@@ -152,15 +175,15 @@ def _make_sparse(model: Any, saved: Saved) -> None:
     for name, layer in prunable_layers(model):
         was, why = type(layer).__name__, "not sparse in the file"
         if name in saved.sparse:
-            positions = (saved.state[f"{name}.{part}"] for part in ("row_ptr", "col_idx"))
-            pattern = Pattern.from_csr(*positions, layer.weight_shape)
+            row_ptr, col_idx = (saved.state[f"{name}.{part}"] for part in ("row_ptr", "col_idx"))
+            pattern = Pattern.from_csr(row_ptr, col_idx, layer.weight_shape)
             kind: Any = SparseLinear if was == "DenseLinear" else SparseConv2d
             layer, why = kind.from_dense(layer, pattern), f"{1 - pattern.density:.1%} pruned"
             _set(model, name, layer)
         rows.append(Conversion(name, was, type(layer).__name__, why))
     for module in model.modules():
         if type(module) is DenseLSTM and any(isinstance(child, SparseLinear) for child in module.children()):
-            module.__class__ = SparseLSTM
+            module.__class__ = SparseLSTM  # type: ignore[assignment]
     remember(model, rows)
 
 

@@ -52,6 +52,7 @@ def save(
         obj: a tensor (torch: dense, sparse COO, CSR and the other layouts; numpy: arrays, scalars), a
             `mpl_sparse.Pattern`, a pair (Pattern, values), a state_dict of a model, layer or optimizer, a model that a
             function of `mpl_sparse.models` made, and dicts, lists and tuples of these with None, bool, int, float, str.
+            What stands in two places: a tensor stays one, a dict or list becomes two.
         path: a path, or a file object with `write`.
         compress: "zstd" for lossless compression of values, where it makes them smaller; needs `zstandard`.
         dtype: "float16" or "bfloat16" (or torch's, numpy's): LOSSY, float32 and float64 values are rounded to it in the

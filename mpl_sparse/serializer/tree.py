@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -63,7 +63,7 @@ class Encoder:
         if type(obj) in (list, tuple):
             items = [self.encode(item, _join(path, at), depth + 1) for at, item in enumerate(obj)]
             return [type(obj).__name__, *items]
-        if type(obj) in (dict, OrderedDict):
+        if type(obj) in (dict, OrderedDict, Counter):
             return self._dict(obj, path, depth, {})
         raise TypeError(f"{_what(path)} is a {type(obj).__name__}, which cannot be saved")
 
@@ -77,8 +77,8 @@ class Encoder:
         for key, value in obj.items():
             key_json = self._key(key, path)
             pairs.append([key_json, layers.get(key) or self.encode(value, _join(path, key), depth + 1)])
-        if type(obj) is dict:
-            return ["dict", pairs]
+        if type(obj) is not OrderedDict:
+            return ["dict" if type(obj) is dict else "counter", pairs]
         metadata = getattr(obj, "_metadata", None)  # of torch's state_dicts: the versions of the modules
         return ["odict", pairs, self.encode(metadata, _join(path, "_metadata"), depth + 1)]
 
@@ -197,6 +197,9 @@ class Decoder:
             raise BadHeader("the object has a dict with a key that stands twice")
         return made
 
+    def _counter(self, depth: int, pairs: Any) -> Any:
+        return Counter(self._dict(depth, pairs))
+
     def _odict(self, depth: int, pairs: Any, metadata: Any) -> Any:
         made: Any = OrderedDict(self._dict(depth, pairs))
         if metadata is not None:
@@ -222,6 +225,7 @@ _DECODERS: Dict[str, Callable[..., Any]] = {
     "list": Decoder._list,
     "tuple": Decoder._tuple,
     "dict": Decoder._dict,
+    "counter": Decoder._counter,
     "odict": Decoder._odict,
     "sparse": Decoder._sparse,
 }
