@@ -10,7 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 from ..pattern import Pattern
 from .errors import FileError, UnknownModel
 from .record import check_json
-from .tree import Decoder, Encoder
+from .tree import Decoder, Encoder, what_of
 
 __all__ = ["Saved", "decoded", "encoded", "is_model", "is_module", "loaded", "made"]
 
@@ -35,30 +35,31 @@ def is_module(obj: Any) -> bool:
     return torch is not None and isinstance(obj, torch.nn.Module)
 
 
-def encoded(model: Any, encoder: Encoder) -> Any:
-    """The JSON of a model.
+def encoded(model: Any, encoder: Encoder, path: str, depth: int) -> Any:
+    """The JSON of a model at that path and depth of an object; None if it is no nn.Module.
 
     Raises:
         TypeError: no function of `mpl_sparse.models` made it.
         ValueError: it has been changed since, other than by pruning and conversion of its layers.
     """
+    if not is_module(model):
+        return None
     from ..models import origin_of
     from ..nn import prunable_layers
 
     origin = origin_of(model)
     if origin is None:
-        raise TypeError(
-            f"obj is a {type(model).__name__} that no function of mpl_sparse.models made: save its state_dict()"
-        )
+        what = f"{what_of(path)} is a {type(model).__name__}"
+        raise TypeError(f"{what} that no function of mpl_sparse.models made: save its state_dict()")
     name, config = origin
     config = {key: value for key, value in config.items() if key not in DOWNLOADS}
     config.update({key: getattr(model, key) for key in MADE_BY_WEIGHTS if hasattr(model, key)})
     if _signature(_outline(name, config)) != _signature(model):
-        raise ValueError(f"obj is no longer what mpl_sparse.models.{name} makes: save its state_dict()")
+        raise ValueError(f"{what_of(path)} is no longer what mpl_sparse.models.{name} makes: save its state_dict()")
     patterns = {layer: module.pattern for layer, module in prunable_layers(model) if _is_sparse(module)}
     frozen = [parameter for parameter, tensor in model.named_parameters() if not tensor.requires_grad]
-    state = encoder.state(model.state_dict(), patterns)
-    return ["model", name, encoder.encode(config), state, list(patterns), frozen, model.training]
+    state = encoder.state(model.state_dict(), path, depth + 1, patterns)
+    return ["model", name, encoder.encode(config, path, depth + 1), state, list(patterns), frozen, model.training]
 
 
 def is_model(node: Any) -> bool:
@@ -66,11 +67,11 @@ def is_model(node: Any) -> bool:
     return type(node) is list and node[:1] == ["model"]
 
 
-def decoded(node: Any, decoder: Decoder) -> Any:
+def decoded(node: Any, decoder: Decoder, depth: int = 0) -> Saved:
     """What the JSON of a model tells, checked: `loaded` and `made` make something of it."""
     check_json(len(node) == 7, "the model is not described as a writer does")
     _, name, config, state, sparse, frozen, training = node
-    saved = Saved(name, decoder.decode(config), decoder.decode(state), sparse, frozen, training)
+    saved = Saved(name, decoder.decode(config, depth), decoder.decode(state, depth), sparse, frozen, training)
     for at, kind in enumerate((str, dict, dict, list, list, bool)):
         check_json(isinstance(saved[at], kind), f"{saved._fields[at]} of the model is {str(saved[at])[:80]}")
     check_json(all(type(key) is str for key in [*sparse, *frozen, *saved.config, *saved.state]), "a name is no string")
@@ -85,6 +86,8 @@ def made(saved: Saved) -> Any:
         UnknownModel: there is no such function, or it makes a model that does not fit the state.
         ImportError: it needs torchvision, which is not installed.
     """
+    from .. import requires_torch  # noqa: F401
+
     with _as_unknown(saved):
         model = _outline(saved.name, saved.config)  # its tensors are assigned: no weight is in memory twice, or dense
         _check_shapes(model, saved)

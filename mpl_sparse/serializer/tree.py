@@ -15,7 +15,7 @@ from .errors import BadHeader, FileError
 from .record import Arrays, Record
 from .tensors import Content, Options, layer_content, pack, tensor_content
 
-__all__ = ["Decoder", "Encoder"]
+__all__ = ["Decoder", "Encoder", "what_of"]
 
 MAX_DEPTH = 100
 MAX_BITS = 14_000  # of an int: Python reads no more than 4,300 digits
@@ -25,7 +25,9 @@ LAYER = ("values", "row_ptr", "col_idx")
 class Encoder:
     """Turns an object into JSON, and its tensors into records and arrays, which gather in `tensors`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, encode_model: Callable[[Any, Encoder, str, int], Any]) -> None:
+        """`encode_model` makes the JSON of a model at a path and a depth, and None of anything else."""
+        self._encode_model = encode_model
         self.tensors: List[Tuple[Record, Arrays]] = []
         self._options = options
         self._names = {"__metadata__": 1}  # in use, and how many tensors have asked for each
@@ -40,19 +42,19 @@ class Encoder:
             ValueError: it is nested too deep, or in itself.
         """
         if depth > MAX_DEPTH:
-            raise ValueError(f"{_what(path[:80])} is nested deeper than {MAX_DEPTH}: does it hold itself?")
+            raise ValueError(f"{what_of(path[:80])} is nested deeper than {MAX_DEPTH}: does it hold itself?")
         if obj is None or type(obj) in (bool, str):
             return obj
         if type(obj) is int:
             if obj.bit_length() > MAX_BITS:
-                raise ValueError(f"{_what(path)} is an int of {obj.bit_length()} bits, more than {MAX_BITS}")
+                raise ValueError(f"{what_of(path)} is an int of {obj.bit_length()} bits, more than {MAX_BITS}")
             return obj
         if type(obj) is float:
             return obj if math.isfinite(obj) else ["float", struct.pack(">d", obj).hex()]
         known = self._numbers.get(_identity(obj))
         if known is not None:
             return ["tensor", known]
-        content = tensor_content(_what(path), obj)
+        content = tensor_content(what_of(path), obj)
         if content is not None:
             number = self._add(path, content)
             self._numbers[_identity(obj)] = number
@@ -65,11 +67,14 @@ class Encoder:
             return [type(obj).__name__, *items]
         if type(obj) in (dict, OrderedDict, Counter):
             return self._dict(obj, path, depth, {})
-        raise TypeError(f"{_what(path)} is a {type(obj).__name__}, which cannot be saved")
+        model = self._encode_model(obj, self, path, depth)
+        if model is not None:
+            return model
+        raise TypeError(f"{what_of(path)} is a {type(obj).__name__}, which cannot be saved")
 
-    def state(self, state: Any, patterns: Dict[str, Pattern]) -> Any:
+    def state(self, state: Any, path: str, depth: int, patterns: Dict[str, Pattern]) -> Any:
         """The JSON of a state_dict, whose sparse layers have these patterns."""
-        return self._dict(state, "", 0, patterns)
+        return self._dict(state, path, depth, patterns)
 
     def _dict(self, obj: Dict[Any, Any], path: str, depth: int, patterns: Dict[str, Pattern]) -> Any:
         layers = self._layers(obj, path, patterns)
@@ -87,7 +92,7 @@ class Encoder:
             return self.encode(key)
         if type(key) is tuple:
             return ["tuple", *(self._key(item, path) for item in key)]
-        raise TypeError(f"{_what(path)} has a key of type {type(key).__name__}, which cannot be saved")
+        raise TypeError(f"{what_of(path)} has a key of type {type(key).__name__}, which cannot be saved")
 
     def _layers(self, obj: Dict[Any, Any], path: str, patterns: Dict[str, Pattern]) -> Dict[Any, Any]:
         """The JSON of the entries of `obj` that are the states of sparse layers, by key."""
@@ -102,7 +107,7 @@ class Encoder:
                 pattern = patterns.get(prefix[:-1])
                 candidates = self._options.known if pattern is None else [pattern]
                 values, row_ptr, col_idx = (obj[each] for each in keys)
-                content = layer_content(_what(name), values, row_ptr, col_idx, candidates)
+                content = layer_content(what_of(name), values, row_ptr, col_idx, candidates)
                 if content is not None:
                     number = self._add(name or "layer", content)
                     found.update({each: ["part", number, part] for each, part in zip(keys, LAYER)})
@@ -140,8 +145,12 @@ class Encoder:
 class Decoder:
     """Makes an object from its JSON; `make` makes the tensor of a number, once each."""
 
-    def __init__(self, make: Callable[[int], Any], torch: Optional[Any]) -> None:
+    def __init__(
+        self, make: Callable[[int], Any], torch: Optional[Any], make_model: Callable[[Any, Decoder, int], Any]
+    ) -> None:
+        """`make_model` makes the model of its JSON, which is at a depth."""
         self._make = make
+        self._make_model = make_model
         self._torch = torch
         self.made: Dict[int, Any] = {}
 
@@ -184,6 +193,9 @@ class Decoder:
         if type(layer) is not dict:
             raise BadHeader(f"the tensor {number} is not of a sparse layer")
         return layer[part]
+
+    def _model(self, depth: int, *fields: Any) -> Any:
+        return self._make_model(["model", *fields], self, depth)
 
     def _list(self, depth: int, *items: Any) -> Any:
         return [self.decode(item, depth) for item in items]
@@ -228,6 +240,7 @@ _DECODERS: Dict[str, Callable[..., Any]] = {
     "counter": Decoder._counter,
     "odict": Decoder._odict,
     "sparse": Decoder._sparse,
+    "model": Decoder._model,
 }
 
 
@@ -270,5 +283,6 @@ def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _what(path: str) -> str:
+def what_of(path: str) -> str:
+    """What errors call the object there."""
     return f"obj[{path!r}]" if path else "obj"

@@ -63,6 +63,21 @@ def test_arguments_that_weights_change(torchvision):
     assert made.transform_input and not made.aux_logits and made.aux1 is None
 
 
+def test_models_inside_other_objects(tmp_path):
+    model, teacher = models.conv2().to_sparse().eval(), models.lenet5()
+    optimizer = torch.optim.Adam(model.parameters())
+    checkpoint = {"models": [model, teacher], "optimizer": optimizer.state_dict(), "epoch": 3}
+    save(checkpoint, tmp_path / "checkpoint")
+    made = load(tmp_path / "checkpoint")
+    assert_same_model(made["models"][0], model)
+    assert_same_model(made["models"][1], teacher)
+    assert made["epoch"] == 3 and made["optimizer"]["param_groups"] == checkpoint["optimizer"]["param_groups"]
+    names = {info.name for info in mpl_sparse.inspect(tmp_path / "checkpoint")}
+    assert {"models.1.classifier.0.weight", "models.0.features.0"} <= names
+    with pytest.raises(TypeError, match=r"obj\['models.0'\] is a Linear that no function of mpl_sparse.models made"):
+        dumps({"models": [nn.Linear(2, 2)]})
+
+
 FAMILIES = {
     "densenet121": {},
     "efficientnet_b0": {},

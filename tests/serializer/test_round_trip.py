@@ -424,8 +424,14 @@ def test_refusals():
         dumps(1, known=[torch.ones(2)])
     with pytest.raises(ValueError, match="max_elements"):
         loads(dumps(1), max_elements=-1)
-    with pytest.raises(ValueError, match="names must be a list"):
-        loads(dumps(1), names="weight")
+    for known in (None, Pattern.from_mask(np.eye(2, dtype=bool))):
+        with pytest.raises(TypeError, match="known must be a list"):
+            dumps(1, known=known)
+    for names in ("weight", b"weight", 5, [5], [None]):
+        with pytest.raises(ValueError, match="names must be a list"):
+            loads(dumps(1), names=names)
+    with pytest.raises(ValueError, match="names and model exclude each other"):
+        loads(dumps({}), names=[], model=nn.Linear(1, 1))
     with pytest.raises(TypeError, match="model must be"):
         loads(dumps({}), model=1)
     with pytest.raises(TypeError, match="must hold a model or a state_dict"):
