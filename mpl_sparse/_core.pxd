@@ -101,9 +101,41 @@ cdef extern from "mpl_sparse/conv2d.h" namespace "mpl_sparse" nogil:
         const CppConv2dGeometry& sizes()
 
 
+cdef extern from "mpl_sparse/codec.h" namespace "mpl_sparse" nogil:
+    cdef enum CppCodingKind "mpl_sparse::Coding::Kind":
+        bitmap "mpl_sparse::Coding::bitmap"
+        huffman "mpl_sparse::Coding::huffman"
+        golomb "mpl_sparse::Coding::golomb"
+
+    cdef cppclass CppCoding "mpl_sparse::Coding":
+        CppCodingKind kind
+        bint zeros
+        int64_t divisor
+
+    cdef cppclass CppPositionEncoder "mpl_sparse::PositionEncoder":
+        const CppCoding& coding()
+        int64_t size()
+
+    cdef cppclass CppPositionDecoder "mpl_sparse::PositionDecoder":
+        pass
+
+
 cdef extern from "guarded.h" namespace "mpl_sparse::guarded" nogil:
     cdef cppclass Failure:
         pass
+
+    Failure cpp_position_encoder "mpl_sparse::guarded::position_encoder" (
+        CppPositionEncoder** made, const int64_t* positions, int64_t nnz, int64_t numel, const CppCoding* coding
+    ) noexcept
+    Failure cpp_write_positions "mpl_sparse::guarded::write_positions" (
+        const CppPositionEncoder&, uint8_t* packed, int64_t size
+    ) noexcept
+    Failure cpp_position_decoder "mpl_sparse::guarded::position_decoder" (
+        CppPositionDecoder** made, const uint8_t* packed, int64_t size, int64_t nnz, int64_t numel, const CppCoding&
+    ) noexcept
+    Failure cpp_read_positions "mpl_sparse::guarded::read_positions" (
+        int64_t* count, CppPositionDecoder&, int64_t* positions, int64_t capacity
+    ) noexcept
 
     Failure cpp_pattern_from_csr "mpl_sparse::guarded::pattern_from_csr" (
         shared_ptr[const CppPattern]** made, int64_t rows, int64_t cols, const int32_t* row_ptr, int64_t row_ptr_size,

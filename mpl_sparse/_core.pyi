@@ -105,6 +105,35 @@ def linear_grad_input(
 def linear_grad_weight(
     pattern: Pattern, input: Array, grad_output: Array, grad_values: Array, num_threads: int
 ) -> None: ...
+
+class PositionEncoder:
+    """Positions, int64 (nnz,), strictly increasing in [0, numel), about to become bytes.
+
+    In the smallest coding if no kind is given, else in that of "bitmap", "huffman" or "golomb". The positions are kept,
+    not copied. For one thread at a time, as is PositionDecoder.
+    """
+
+    def __init__(
+        self, positions: Array, numel: int, kind: Optional[str] = None, zeros: bool = False, divisor: int = 0
+    ) -> None: ...
+    @property
+    def coding(self) -> Tuple[str, bool, int]:
+        """(kind, zeros, divisor)."""
+    @property
+    def size(self) -> int:
+        """Bytes."""
+    def write(self, packed: Array) -> None:
+        """Fill `packed`, uint8 (size,)."""
+
+class PositionDecoder:
+    """The nnz positions below numel that `packed`, uint8 1-D, holds. ValueError, here or in `read`, if it does not."""
+
+    def __init__(
+        self, packed: Array, nnz: int, numel: int, kind: str, zeros: bool = False, divisor: int = 0
+    ) -> None: ...
+    def read(self, positions: Array) -> int:
+        """Write the next positions to `positions`, int64 1-D; how many. Fewer than fit only at the end, then 0."""
+
 def backends() -> Tuple[str, ...]:
     """The backends that this machine can run, best first."""
 

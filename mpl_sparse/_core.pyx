@@ -9,11 +9,14 @@ from libc.stdint cimport INT64_MAX, uintptr_t
 
 ctypedef const float const_float
 ctypedef const double const_double
+ctypedef const int64_t const_int64
+ctypedef const uint8_t const_uint8
 
 
 cdef enum:
     CPU = 1               # kDLCPU
     INTEGER = 0           # kDLInt
+    UNSIGNED = 1          # kDLUInt
     FLOATING = 2          # kDLFloat
     READ_ONLY = 1         # DLPACK_FLAG_BITMASK_READ_ONLY
     MAJOR_VERSION = 1
@@ -44,13 +47,13 @@ cdef class Arrays:
         return self.floating(name, self.borrow(name, array, True), rank)
 
     cdef const DLTensor* indices(self, str name, object array) except? NULL:
-        cdef const DLTensor* tensor = self.borrow(name, array, False)
-        if tensor.dtype.code != INTEGER or tensor.dtype.bits != 32:
-            raise ValueError(f"{name} must be int32, got {dtype_name(tensor)}")
-        check_rank(name, tensor, VECTOR)
-        if tensor.strides != NULL and tensor.shape[0] > 1 and tensor.strides[0] != 1:
-            raise ValueError(f"{name} must be contiguous, got stride {tensor.strides[0]}")
-        return tensor
+        return check_packed(name, self.borrow(name, array, False), INTEGER, 32)
+
+    cdef const DLTensor* positions(self, str name, object array, bint writable) except? NULL:
+        return check_packed(name, self.borrow(name, array, writable), INTEGER, 64)
+
+    cdef const DLTensor* octets(self, str name, object array, bint writable) except? NULL:
+        return check_packed(name, self.borrow(name, array, writable), UNSIGNED, 8)
 
     cdef const DLTensor* floating(self, str name, const DLTensor* tensor, int rank) except? NULL:
         if tensor.dtype.code != FLOATING or (tensor.dtype.bits != 32 and tensor.dtype.bits != 64):
@@ -113,6 +116,15 @@ cdef int check_rank(str name, const DLTensor* tensor, int rank) except -1:
     if tensor.ndim != rank:
         raise ValueError(f"{name} must have {rank} dimension{'s' if rank > 1 else ''}, got {tensor.ndim}")
     return 0
+
+
+cdef const DLTensor* check_packed(str name, const DLTensor* tensor, int code, int bits) except? NULL:
+    if tensor.dtype.code != code or tensor.dtype.bits != bits:
+        raise ValueError(f"{name} must be {'int' if code == INTEGER else 'uint'}{bits}, got {dtype_name(tensor)}")
+    check_rank(name, tensor, VECTOR)
+    if tensor.strides != NULL and tensor.shape[0] > 1 and tensor.strides[0] != 1:
+        raise ValueError(f"{name} must be contiguous, got stride {tensor.strides[0]}")
+    return tensor
 
 
 cdef int check_tensor(str name, const DLTensor* tensor) except -1:
@@ -430,6 +442,97 @@ def linear_grad_weight(Pattern pattern not None, input, grad_output, grad_values
                 dereference(handle), dlpack_matrix[const_double](x), dlpack_matrix[const_double](gy), dlpack_vector[double](gv), threads
             )
     raise_failure(failure)
+
+
+cdef CppCoding coding_of(kind, bint zeros, int64_t divisor) except *:
+    cdef CppCoding coding
+    coding.zeros = zeros
+    coding.divisor = divisor
+    if kind == "bitmap":
+        coding.kind = CppCodingKind.bitmap
+    elif kind == "huffman":
+        coding.kind = CppCodingKind.huffman
+    elif kind == "golomb":
+        coding.kind = CppCodingKind.golomb
+    else:
+        raise ValueError(f"kind must be 'bitmap', 'huffman' or 'golomb', got {kind!r}")
+    return coding
+
+
+cdef class PositionEncoder:
+    cdef unique_ptr[CppPositionEncoder] handle
+    cdef Arrays arrays
+
+    def __init__(self, positions, int64_t numel, kind=None, bint zeros=False, int64_t divisor=0):
+        arrays = Arrays()
+        cdef const DLTensor* p = arrays.positions("positions", positions, False)
+        cdef CppCoding coding
+        cdef const CppCoding* chosen = NULL
+        if kind is not None:
+            coding = coding_of(kind, zeros, divisor)
+            chosen = &coding
+        cdef CppPositionEncoder* made = NULL
+        cdef Failure failure
+        with nogil:
+            failure = cpp_position_encoder(&made, dlpack_data[const_int64](p), p.shape[0], numel, chosen)
+        raise_failure(failure)
+        self.arrays = arrays
+        self.handle.reset(made)
+
+    @property
+    def coding(self):
+        cdef const CppCoding* coding = &encoder_of(self).coding()
+        kinds = {<int> CppCodingKind.bitmap: "bitmap", <int> CppCodingKind.huffman: "huffman"}
+        return kinds.get(<int> coding.kind, "golomb"), coding.zeros, coding.divisor
+
+    @property
+    def size(self):
+        return encoder_of(self).size()
+
+    def write(self, packed):
+        arrays = Arrays()
+        cdef const DLTensor* out = arrays.octets("packed", packed, True)
+        cdef const CppPositionEncoder* encoder = encoder_of(self)
+        cdef Failure failure
+        with nogil:
+            failure = cpp_write_positions(dereference(encoder), dlpack_data[uint8_t](out), out.shape[0])
+        raise_failure(failure)
+
+
+cdef const CppPositionEncoder* encoder_of(PositionEncoder encoder) except NULL:
+    if encoder.handle.get() == NULL:
+        raise ValueError("encoder was never initialised")
+    return encoder.handle.get()
+
+
+cdef class PositionDecoder:
+    cdef unique_ptr[CppPositionDecoder] handle
+    cdef Arrays arrays
+
+    def __init__(self, packed, int64_t nnz, int64_t numel, kind not None, bint zeros=False, int64_t divisor=0):
+        arrays = Arrays()
+        cdef const DLTensor* p = arrays.octets("packed", packed, False)
+        cdef CppCoding coding = coding_of(kind, zeros, divisor)
+        cdef CppPositionDecoder* made = NULL
+        cdef Failure failure
+        with nogil:
+            failure = cpp_position_decoder(&made, dlpack_data[const_uint8](p), p.shape[0], nnz, numel, coding)
+        raise_failure(failure)
+        self.arrays = arrays
+        self.handle.reset(made)
+
+    def read(self, positions):
+        arrays = Arrays()
+        cdef const DLTensor* out = arrays.positions("positions", positions, True)
+        cdef CppPositionDecoder* decoder = self.handle.get()
+        cdef int64_t count = 0
+        cdef Failure failure
+        if decoder == NULL:
+            raise ValueError("decoder was never initialised")
+        with nogil:
+            failure = cpp_read_positions(&count, dereference(decoder), dlpack_data[int64_t](out), out.shape[0])
+        raise_failure(failure)
+        return count
 
 
 def backends():

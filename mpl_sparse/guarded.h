@@ -14,6 +14,7 @@
 #include <new>
 #include <stdexcept>
 
+#include "mpl_sparse/codec.h"
 #include "mpl_sparse/conv2d.h"
 #include "mpl_sparse/matmul.h"
 #include "mpl_sparse/pattern.h"
@@ -86,6 +87,28 @@ MPL_SPARSE_GUARDED(linear_grad_weight)
 
 [[gnu::noinline]] inline void share(std::shared_ptr<const Pattern>& handle, const TransposedPattern* transposed) noexcept {
   handle = transposed->pattern;
+}
+
+// Into a new encoder, which the caller deletes; in the smallest coding if none is given.
+[[gnu::noinline]] inline Failure position_encoder(PositionEncoder** made, const int64_t* positions, int64_t nnz, int64_t numel,
+                                                  const Coding* coding) noexcept {
+  return guard(
+      [&] { *made = coding ? new PositionEncoder(positions, nnz, numel, *coding) : new PositionEncoder(positions, nnz, numel); });
+}
+
+[[gnu::noinline]] inline Failure write_positions(const PositionEncoder& encoder, uint8_t* packed, int64_t size) noexcept {
+  return guard([&] { encoder.write(packed, size); });
+}
+
+// Into a new decoder, which the caller deletes.
+[[gnu::noinline]] inline Failure position_decoder(PositionDecoder** made, const uint8_t* packed, int64_t size, int64_t nnz,
+                                                  int64_t numel, const Coding& coding) noexcept {
+  return guard([&] { *made = new PositionDecoder(packed, size, nnz, numel, coding); });
+}
+
+[[gnu::noinline]] inline Failure read_positions(int64_t* count, PositionDecoder& decoder, int64_t* positions,
+                                                int64_t capacity) noexcept {
+  return guard([&] { *count = decoder.read(positions, capacity); });
 }
 
 }  // namespace guarded

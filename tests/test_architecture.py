@@ -25,7 +25,7 @@ ARROWS = {
     "optim": {"nn", "pattern"},
     "report": {"nn", "pattern"},
     "models": {"nn", "pruning", "report"},
-    "serializer": {"models", "nn", "pattern"},
+    "serializer": {"_core", "models", "nn", "pattern"},
     "utils": {"serializer"},
 }
 FREE = {"__init__", "__main__", "cli", "demo"}  # the public face and the programs: anything

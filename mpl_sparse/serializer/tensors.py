@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from ..pattern import INT32_MAX, Pattern, is_tensor
 from .dtypes import DTYPES, as_bits, from_bits, narrowed, nonzero, widened
 from .errors import BadPositions, BadValues, FileError, UnknownPattern
-from .positions import FULL, MAX_NUMEL, Coding, decode, encode, smallest
+from .positions import CHUNK, FULL, MAX_NUMEL, Coding, Encoder, chunks
 from .record import DENSE_FORMS, MAX_RANK, POSITIONS, Arrays, Record
 from .values import compressed, decompressed
 
 __all__ = ["Content", "Options", "layer_content", "pack", "tensor_content", "unpack"]
 
 ARRAY_COST = 96  # bytes of the header that one more array takes, about
-CHUNK = 1 << 15  # positions to divide at a time: what is made on the way stays in the cache
 LAYOUTS = ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
 
 
@@ -129,7 +128,7 @@ def _coo_positions(indices: np.ndarray, shape: Tuple[int, ...]) -> Optional[np.n
 
 def _csr_positions(row_ptr: np.ndarray, col_idx: np.ndarray, cols: int) -> Optional[np.ndarray]:
     """int64 (nnz,): row * cols + col; None if this is no CSR with increasing columns."""
-    counts: np.ndarray = np.diff(row_ptr.astype(np.int64))
+    counts: Any = np.diff(row_ptr.astype(np.int64))
     if row_ptr.size == 0 or row_ptr[0] != 0 or row_ptr[-1] != col_idx.size or (counts < 0).any():
         return None
     if col_idx.size and (col_idx.min() < 0 or col_idx.max() >= cols):
@@ -177,19 +176,21 @@ def layer_content(
 
 def pack(name: str, content: Content, options: Options) -> Tuple[Record, Arrays]:
     """The record of a tensor and its arrays by the end of their names, as small as the format can."""
-    stored, bits, positions, coding, pattern = "", content.bits, content.positions, FULL, ""
+    stored, bits, positions, pattern = "", content.bits, content.positions, ""
+    encoder = None
     if bits is not None and options.dtype and content.dtype in ("F32", "F64"):
         stored = options.dtype
         bits = narrowed(content.dtype, bits, stored)
     numel = _numel(content.shape)
     if content.form in DENSE_FORMS:
         assert bits is not None
-        positions, coding = _smallest_dense(bits, content.dtype)
+        positions, encoder = _smallest_dense(bits, content.dtype)
         if positions is not None:
             bits = None if content.dtype == "BOOL" else bits[positions]
     elif positions is not None:
         pattern = _known_id(content, positions, options.known)
-        coding = Coding("ref") if pattern else smallest(positions, numel)[0]
+        encoder = None if pattern else Encoder(positions, numel)
+    coding = Coding("ref") if pattern else encoder.coding if encoder else FULL
     fields = content._asdict()
     del fields["positions"], fields["bits"]
     nnz = numel if positions is None else positions.size
@@ -202,10 +203,8 @@ def pack(name: str, content: Content, options: Options) -> Tuple[Record, Arrays]
             bits = packed
         if bits.size or record.values_array == "":
             arrays[record.values_array] = bits
-    if positions is not None and not pattern:
-        packed = encode(positions, numel, coding)
-        if packed.size:
-            arrays[POSITIONS] = packed
+    if encoder is not None and encoder.nbytes:
+        arrays[POSITIONS] = encoder.encode()
     return record, arrays
 
 
@@ -216,17 +215,17 @@ def _numel(shape: Tuple[int, ...]) -> int:
     return numel
 
 
-def _smallest_dense(bits: np.ndarray, dtype: str) -> Tuple[Optional[np.ndarray], Coding]:
-    """The positions to store of a dense tensor and their coding; (None, FULL) if all are stored."""
+def _smallest_dense(bits: np.ndarray, dtype: str) -> Tuple[Optional[np.ndarray], Optional[Encoder]]:
+    """The positions to store of a dense tensor, and their encoder; (None, None) if all are stored."""
     is_stored = nonzero(bits)
     nnz = int(np.count_nonzero(is_stored))
     saved = bits.nbytes - (0 if dtype == "BOOL" else nnz * bits.itemsize + ARRAY_COST)
     if nnz < bits.size and saved > ARRAY_COST:
         positions = np.flatnonzero(is_stored).astype(np.int64, copy=False)
-        coding, cost = smallest(positions, bits.size)
-        if cost + ARRAY_COST < saved:
-            return positions, coding
-    return None, FULL
+        encoder = Encoder(positions, bits.size)
+        if encoder.nbytes + ARRAY_COST < saved:
+            return positions, encoder
+    return None, None
 
 
 def _known_id(content: Content, positions: np.ndarray, known: Sequence[Pattern]) -> str:
@@ -267,18 +266,19 @@ def unpack(record: Record, arrays: Arrays, known: Dict[str, Pattern], torch: Opt
         raise
 
 
-def _positions(record: Record, arrays: Arrays, known: Dict[str, Pattern]) -> Optional[np.ndarray]:
+def _positions(record: Record, arrays: Arrays, known: Dict[str, Pattern]) -> Optional[Iterable[np.ndarray]]:
+    """The positions, chunk by chunk; None for a dense tensor that is stored whole."""
     if record.coding.kind == "ref":
         pattern = known.get(record.pattern)
         if pattern is None:
             raise UnknownPattern(f"its pattern {record.pattern} is not among those that are known")
         if pattern.nnz != record.nnz or not _fits(record.form, record.shape, pattern):
             raise BadPositions(f"it has shape {record.shape} and {record.nnz} nonzeros, its pattern is {pattern}")
-        return pattern.flat_positions()
+        return [pattern.flat_positions()]
     if record.coding == FULL and record.form in DENSE_FORMS:
         return None
     packed = arrays.get(POSITIONS, np.empty(0, np.uint8))
-    return decode(packed, record.nnz, record.numel, record.coding)
+    return chunks(packed, record.nnz, record.numel, record.coding)
 
 
 def _values(record: Record, arrays: Arrays) -> Optional[np.ndarray]:
@@ -297,10 +297,14 @@ def _values(record: Record, arrays: Arrays) -> Optional[np.ndarray]:
     return bits
 
 
-def _make_dense(record: Record, positions: Optional[np.ndarray], bits: Optional[np.ndarray], torch: Any) -> Any:
+def _make_dense(
+    record: Record, positions: Optional[Iterable[np.ndarray]], bits: Optional[np.ndarray], torch: Any
+) -> Any:
     if positions is not None:
-        scattered = np.zeros(record.numel, DTYPES[record.dtype].bits)
-        scattered[positions] = 1 if bits is None else bits
+        scattered, done = np.zeros(record.numel, DTYPES[record.dtype].bits), 0
+        for chunk in positions:
+            scattered[chunk] = 1 if bits is None else bits[done : done + chunk.size]
+            done += chunk.size
         bits = scattered
     assert bits is not None  # without positions there are values
     tensor = from_bits(record.dtype, _own(bits), record.shape, torch)
@@ -315,7 +319,7 @@ def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], tor
     values: Any = None if bits is None else from_bits(record.dtype, _own(bits), (record.nnz,), torch)
     if record.form == "coo" and torch is not None:
         tensor = torch.sparse_coo_tensor(
-            torch.from_numpy(_coo_indices(positions, record.shape)),
+            torch.from_numpy(_coo_indices(positions, record.nnz, record.shape)),
             values,
             record.shape,
             device="cpu",
@@ -327,14 +331,14 @@ def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], tor
         raise FileError(f"a sparse tensor of shape {record.shape} needs PyTorch: a Pattern has 2 dimensions or more")
     rows, cols = record.shape[0], _numel(record.shape[1:])
     if record.form == "csr" and torch is not None:
-        arrays = map(torch.from_numpy, _csr_arrays(positions, rows, cols, np.dtype(record.index_dtype)))
+        arrays = map(torch.from_numpy, _csr_arrays(positions, record.nnz, rows, cols, record.index_dtype))
         tensor = torch.sparse_csr_tensor(*arrays, values, record.shape, device="cpu", check_invariants=False)
         return tensor.requires_grad_(record.requires_grad)
     if max(rows, cols, record.nnz) > INT32_MAX:
         raise FileError(
             f"a sparse tensor of shape {record.shape} needs PyTorch: it passes the int32 limits of a Pattern"
         )
-    row_ptr, col_idx = _csr_arrays(positions, rows, cols, np.dtype(np.int32))
+    row_ptr, col_idx = _csr_arrays(positions, record.nnz, rows, cols, "int32")
     if record.form == "layer":
         make = (lambda array: array) if torch is None else torch.from_numpy
         return {"values": values, "row_ptr": make(row_ptr), "col_idx": make(col_idx)}
@@ -352,23 +356,33 @@ def _own(bits: np.ndarray) -> np.ndarray:
     return bits if bits.flags.writeable else bits.copy()
 
 
-def _coo_indices(positions: np.ndarray, shape: Tuple[int, ...]) -> np.ndarray:
+def _coo_indices(positions: Iterable[np.ndarray], nnz: int, shape: Tuple[int, ...]) -> np.ndarray:
     """int64 (rank, nnz): the index of each position in each axis."""
-    indices = np.empty((len(shape), positions.size), np.int64)
-    for start in range(0, positions.size, CHUNK):
-        rest = positions[start : start + CHUNK]
+    indices, done = np.empty((len(shape), nnz), np.int64), 0
+    for rest in positions:
+        end = done + rest.size
         for axis in range(len(shape) - 1, 0, -1):
-            rest, indices[axis, start : start + CHUNK] = _divided(rest, shape[axis])
-        indices[0, start : start + CHUNK] = rest
+            rest, indices[axis, done:end] = _divided(rest, shape[axis])
+        indices[0, done:end] = rest
+        done = end
     return indices
 
 
-def _csr_arrays(positions: np.ndarray, rows: int, cols: int, index: np.dtype) -> Tuple[np.ndarray, np.ndarray]:
+def _csr_arrays(
+    positions: Iterable[np.ndarray], nnz: int, rows: int, cols: int, index: str
+) -> Tuple[np.ndarray, np.ndarray]:
     """(row_ptr (rows + 1,), col_idx (nnz,)) of that dtype."""
-    row_ptr = np.searchsorted(positions, np.arange(rows + 1, dtype=np.int64) * cols).astype(index, copy=False)
-    col_idx = np.empty(positions.size, index)
-    for start in range(0, positions.size, CHUNK):
-        col_idx[start : start + CHUNK] = _divided(positions[start : start + CHUNK], cols)[1]
+    row_ptr, col_idx = np.zeros(rows + 1, index), np.empty(nnz, index)
+    done = row = 0  # positions; rows of which the beginning is known
+    for chunk in positions:
+        row_of, col_idx[done : done + chunk.size] = _divided(chunk, cols)
+        last = int(row_of[-1])
+        while row < last:
+            some = np.arange(row + 1, min(last, row + CHUNK) + 1, dtype=np.int64)
+            row_ptr[some] = np.searchsorted(row_of, some) + done
+            row = int(some[-1])
+        done += chunk.size
+    row_ptr[row + 1 :] = nnz
     return row_ptr, col_idx
 
 
