@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="needs Linux's counters of a process"
 )
 
-NOISE = 12_000_000  # caches of the interpreter and of malloc
+NOISE = 6_000_000  # caches of the interpreter and of malloc
 MEASURE = """
 import gc, json, os, sys, warnings
 import torch, mpl_sparse
@@ -55,14 +55,17 @@ def model():
 
 weight = torch.randn(3000, 4000)
 pruned = torch.where(torch.rand(3000, 4000) < 0.1, weight, 0)
-layer = mpl_sparse.nn.SparseLinear.from_dense(torch.nn.Linear(2, 2))
 cases = {
-    "dense": (weight, None, 0),
-    "dense in zstd": (weight.bfloat16().float(), "zstd", 0),
-    "dense with zeros": (pruned, None, int(pruned.count_nonzero())),
-    "csr": (pruned.to_sparse_csr(), None, int(pruned.count_nonzero())),
-    "coo": (pruned.to_sparse(), None, int(pruned.count_nonzero())),
-    "model": (model(), None, 800_000),
+    "dense": (weight, None),
+    "dense in zstd": (weight.bfloat16().float(), "zstd"),
+    "dense with zeros": (pruned, None),
+    "csr": (pruned.to_sparse_csr(), None),
+    "coo": (pruned.to_sparse(), None),
+    "bitmap": (torch.where(torch.rand(3000, 4000) < 0.5, weight, 0).to_sparse(), None),
+    "huffman": (torch.where(torch.rand(3000, 4000) < 0.35, weight, 0), None),
+    "zeros": (torch.where(torch.rand(3000, 4000) < 0.9, weight, 0), None),
+    "bools": (pruned != 0, None),
+    "model": (model(), None),
 }
 for path, compress in [("warm", None), ("warm", "zstd")]:
     save(pruned[:100].clone(), os.path.join(folder, path), compress=compress)
@@ -71,11 +74,11 @@ load_model = os.path.join(folder, "warm model")
 save(mpl_sparse.models.synthetic_logistic_regression(10).to_sparse(), load_model)
 load(load_model)
 found = {}
-for name, (obj, compress, nnz) in cases.items():
+for name, (obj, compress) in cases.items():
     path = os.path.join(folder, "file")
     saving, _ = peak(lambda: save(obj, path, compress=compress))
     loading, made = peak(lambda: load(path))
-    found[name] = {"file": os.path.getsize(path), "object": nbytes(made), "nnz": nnz, "save": saving, "load": loading}
+    found[name] = {"file": os.path.getsize(path), "object": nbytes(made), "save": saving, "load": loading}
     del made
 print(json.dumps(found))
 """
@@ -92,17 +95,18 @@ def measured(tmp_path_factory):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("case", ["dense", "dense in zstd", "dense with zeros", "csr", "coo"])
+@pytest.mark.parametrize(
+    "case", ["dense", "dense in zstd", "dense with zeros", "csr", "coo", "bitmap", "huffman", "zeros", "bools"]
+)
 def test_a_load_takes_no_more_than_the_file_and_the_object(measured, case):
     found = measured[case]
-    positions = 8 * found["nnz"]  # decoded, int64
-    assert found["load"] <= found["file"] + found["object"] + positions + NOISE, found
+    assert found["load"] <= found["file"] + found["object"] + NOISE, found
 
 
 def test_a_model_is_made_without_dense_weights(measured):
     """Its dense weight and mask would be 40 MB, and as much again where they are converted."""
     found = measured["model"]
-    assert found["load"] <= found["file"] + 2 * found["object"] + 8 * found["nnz"] + NOISE < 2 * 40_000_000, found
+    assert found["load"] <= found["file"] + 2 * found["object"] + 2 * NOISE < 40_000_000, found
 
 
 def test_a_save_of_dense_values_copies_none(measured):
