@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from .dtypes import DTYPES
 from .errors import BadHeader, ChecksumMismatch, NotOurs, Truncated, UnsupportedVersion
-from .record import Arrays, Record, check_json
+from .record import MAX_RANK, Arrays, Record, check_json
 
 __all__ = ["File", "read", "write"]
 
@@ -135,23 +136,18 @@ def _places(records: List[Record], entries: Dict[str, Any], size: int) -> Dict[s
     places = {}
     for name, entry in entries.items():
         record, end = owners[name]
-        fits = isinstance(entry, dict) and entry.keys() == {"dtype", "shape", "data_offsets"}
-        fits = (
-            fits
-            and _are_sizes(entry["shape"])
-            and _are_sizes(entry["data_offsets"])
-            and len(entry["data_offsets"]) == 2
-        )
-        check_json(fits, f"the array {name!r} is described by {str(entry)[:80]}", record.name)
+        if not _is_entry(entry):
+            raise BadHeader(f"the array {name!r} is described by {str(entry)[:80]}", record.name)
         dtype, shape = record.array(end, entry["shape"])
         begin, stop = entry["data_offsets"]
-        nbytes = ITEMSIZES[dtype] * int(np.prod(shape, dtype=object))
+        nbytes = ITEMSIZES[dtype] * math.prod(shape)
         if entry["dtype"] != dtype or tuple(entry["shape"]) != shape or stop - begin != nbytes:
             raise BadHeader(f"the array {name!r} is described by {str(entry)[:80]}, not {dtype} {shape}", record.name)
         places[name] = begin, stop
     at = 0
     for begin, stop in sorted(places.values()):
-        check_json(begin == at, f"arrays overlap or leave a gap at byte {at}")
+        if begin != at:
+            raise BadHeader(f"arrays overlap or leave a gap at byte {at}")
         at = stop
     if at != size:
         raise Truncated(f"the file has {size} bytes of data, its header tells of {at}")
@@ -159,6 +155,14 @@ def _places(records: List[Record], entries: Dict[str, Any], size: int) -> Dict[s
         if record.has_values and record.nnz and record.values_array not in record.crc32:
             raise BadHeader("it has no values", record.name)
     return places
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether this is how a header of safetensors describes an array."""
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        return False
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    return _are_sizes(shape) and len(shape) <= MAX_RANK + 1 and _are_sizes(offsets) and len(offsets) == 2
 
 
 def _are_sizes(sizes: Any) -> bool:

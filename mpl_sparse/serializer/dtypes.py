@@ -53,6 +53,7 @@ DTYPES: Dict[str, Dtype] = {
     "C128": Dtype("F64", "complex128", "complex128", "V16", (2,)),
 }
 
+MAX_NUMPY_RANK = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 _OF_NUMPY = {np.dtype(dtype.numpy): name for name, dtype in DTYPES.items() if dtype.numpy}
 _OF_TORCH = {f"torch.{dtype.torch}": name for name, dtype in DTYPES.items()}
 
@@ -85,7 +86,7 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
     Without torch, bfloat16 becomes float32, which has all its numbers.
 
     Raises:
-        FileError: the library has no such element type.
+        FileError: the library has no such element type, or not so many dimensions.
     """
     dtype = DTYPES[name]
     if torch is None:
@@ -93,6 +94,8 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
             bits, dtype = bits.astype("<u4") << np.uint32(16), DTYPES["F32"]
         if not dtype.numpy:
             raise FileError(f"numpy has no elements of type {name}: reading them needs PyTorch")
+        if len(shape) > MAX_NUMPY_RANK:
+            raise FileError(f"numpy has no arrays of {len(shape)} dimensions: reading them needs PyTorch")
         return bits.view(dtype.numpy).reshape(shape)
     if not hasattr(torch, dtype.torch):
         raise FileError(f"torch {torch.__version__} has no elements of type {name}")

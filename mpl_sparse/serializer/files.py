@@ -140,9 +140,9 @@ def _remove_left_behind(target: Path) -> None:
     """Remove the temporary files of writers to `target` that were killed. Where there are no locks, none."""
     if _fcntl is None:
         return
-    is_temporary = re.compile(re.escape(_prefix(target)) + "[0-9a-f]{16}[.]tmp").fullmatch
+    name = re.escape(_prefix(target)) + "[0-9a-f]{16}[.]tmp"
     with contextlib.suppress(OSError), os.scandir(target.parent) as entries:  # a folder may be written but not listed
-        found = [target.with_name(entry.name) for entry in entries if is_temporary(entry.name)]
+        found = [target.with_name(entry.name) for entry in entries if re.fullmatch(name, entry.name)]
         for temporary in found:
             if temporary in _live:
                 continue

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 from typing import Any, Dict, List, NamedTuple, Tuple
 
+from ..pattern import Pattern
 from .errors import FileError, UnknownModel
 from .record import check_json
-from .tree import Decoder, Encoder
+from .tree import Decoder, Encoder, what_of
 
 __all__ = ["Saved", "decoded", "encoded", "is_model", "is_module", "loaded", "made"]
 
@@ -33,30 +35,31 @@ def is_module(obj: Any) -> bool:
     return torch is not None and isinstance(obj, torch.nn.Module)
 
 
-def encoded(model: Any, encoder: Encoder) -> Any:
-    """The JSON of a model.
+def encoded(model: Any, encoder: Encoder, path: str, depth: int) -> Any:
+    """The JSON of a model at that path and depth of an object; None if it is no nn.Module.
 
     Raises:
         TypeError: no function of `mpl_sparse.models` made it.
         ValueError: it has been changed since, other than by pruning and conversion of its layers.
     """
+    if not is_module(model):
+        return None
     from ..models import origin_of
     from ..nn import prunable_layers
 
     origin = origin_of(model)
     if origin is None:
-        raise TypeError(
-            f"obj is a {type(model).__name__} that no function of mpl_sparse.models made: save its state_dict()"
-        )
+        what = f"{what_of(path)} is a {type(model).__name__}"
+        raise TypeError(f"{what} that no function of mpl_sparse.models made: save its state_dict()")
     name, config = origin
     config = {key: value for key, value in config.items() if key not in DOWNLOADS}
     config.update({key: getattr(model, key) for key in MADE_BY_WEIGHTS if hasattr(model, key)})
     if _signature(_outline(name, config)) != _signature(model):
-        raise ValueError(f"obj is no longer what mpl_sparse.models.{name} makes: save its state_dict()")
+        raise ValueError(f"{what_of(path)} is no longer what mpl_sparse.models.{name} makes: save its state_dict()")
     patterns = {layer: module.pattern for layer, module in prunable_layers(model) if _is_sparse(module)}
     frozen = [parameter for parameter, tensor in model.named_parameters() if not tensor.requires_grad]
-    state = encoder.state(model.state_dict(), patterns)
-    return ["model", name, encoder.encode(config), state, list(patterns), frozen, model.training]
+    state = encoder.state(model.state_dict(), path, depth + 1, patterns)
+    return ["model", name, encoder.encode(config, path, depth + 1), state, list(patterns), frozen, model.training]
 
 
 def is_model(node: Any) -> bool:
@@ -64,11 +67,11 @@ def is_model(node: Any) -> bool:
     return type(node) is list and node[:1] == ["model"]
 
 
-def decoded(node: Any, decoder: Decoder) -> Any:
+def decoded(node: Any, decoder: Decoder, depth: int = 0) -> Saved:
     """What the JSON of a model tells, checked: `loaded` and `made` make something of it."""
     check_json(len(node) == 7, "the model is not described as a writer does")
     _, name, config, state, sparse, frozen, training = node
-    saved = Saved(name, decoder.decode(config), decoder.decode(state), sparse, frozen, training)
+    saved = Saved(name, decoder.decode(config, depth), decoder.decode(state, depth), sparse, frozen, training)
     for at, kind in enumerate((str, dict, dict, list, list, bool)):
         check_json(isinstance(saved[at], kind), f"{saved._fields[at]} of the model is {str(saved[at])[:80]}")
     check_json(all(type(key) is str for key in [*sparse, *frozen, *saved.config, *saved.state]), "a name is no string")
@@ -83,17 +86,23 @@ def made(saved: Saved) -> Any:
         UnknownModel: there is no such function, or it makes a model that does not fit the state.
         ImportError: it needs torchvision, which is not installed.
     """
-    from ..nn import prunable_layers, to_sparse
+    from .. import requires_torch  # noqa: F401
 
     with _as_unknown(saved):
-        _check_shapes(_outline(saved.name, saved.config), saved)  # before memory is taken
-        model = _made(saved.name, saved.config)
-        layers = dict(prunable_layers(model))
-        for name in saved.sparse:
-            layers[name].set_mask(layers[name].mask & False)  # nothing to convert: the state brings the weights
-        if saved.sparse:
-            model = to_sparse(model, exclude=[name for name in layers if name not in saved.sparse])
-        model.load_state_dict(saved.state)
+        model = _outline(saved.name, saved.config)  # its tensors are assigned: no weight is in memory twice, or dense
+        _check_shapes(model, saved)
+        _make_sparse(model, saved)
+        names: Dict[Any, List[str]] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            names.setdefault(parameter, []).append(name)
+        model.load_state_dict(saved.state, assign=True)
+        for first, *others in names.values():  # tied: one parameter under several names
+            for name in others:
+                _set(model, name, model.get_parameter(first))
+        for module in model.modules():
+            if _is_sparse(module):
+                module._set_positions(module.pattern)
+        _check_nothing_is_left(model)
         parameters = dict(model.named_parameters())
         for name in saved.frozen:
             parameters[name].requires_grad_(False)
@@ -105,7 +114,7 @@ def loaded(model: Any, obj: Any) -> Any:
 
     Raises:
         TypeError: `model` is no model, or the file holds no state_dict.
-        RuntimeError: torch's, if the state does not fit the model.
+        RuntimeError: torch's, if the state does not fit the model, which stays as it was.
     """
     if not is_module(model):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -114,8 +123,30 @@ def loaded(model: Any, obj: Any) -> Any:
         raise TypeError(
             f"model cannot be loaded from a {type(obj).__name__}: the file must hold a model or a state_dict"
         )
-    model.load_state_dict(state)
+    before = None
+    try:
+        _twin(model).load_state_dict(state, assign=True)
+    except Exception:  # it does not fit; or the model has something that no twin can have
+        before = {name: copy.deepcopy(tensor) for name, tensor in model.state_dict().items()}
+    try:
+        model.load_state_dict(state)
+    except Exception:
+        if before is not None:
+            model.load_state_dict(before)
+        raise
     return model
+
+
+def _twin(model: Any) -> Any:
+    """A copy of the model without memory for its parameters and buffers."""
+    import torch
+
+    memo: Dict[int, Any] = {}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        empty = torch.empty_like(tensor, device="meta")
+        is_parameter = isinstance(tensor, torch.nn.Parameter)
+        memo[id(tensor)] = torch.nn.Parameter(empty, tensor.requires_grad) if is_parameter else empty
+    return copy.deepcopy(model, memo)
 
 
 def _made(name: str, config: Dict[str, Any]) -> Any:
@@ -136,6 +167,40 @@ def _outline(name: str, config: Dict[str, Any]) -> Any:
 
     with EmptyIsMeta():
         return _made(name, config)
+
+
+def _make_sparse(model: Any, saved: Saved) -> None:
+    """Convert the layers of an outline that are sparse in the file, to the patterns of the file."""
+    from ..nn import DenseLSTM, SparseConv2d, SparseLinear, SparseLSTM, prunable_layers
+    from ..nn.conversions import Conversion, remember
+
+    rows = []
+    for name, layer in prunable_layers(model):
+        was, why = type(layer).__name__, "not sparse in the file"
+        if name in saved.sparse:
+            row_ptr, col_idx = (saved.state[f"{name}.{part}"] for part in ("row_ptr", "col_idx"))
+            pattern = Pattern.from_csr(row_ptr, col_idx, layer.weight_shape)
+            kind: Any = SparseLinear if was == "DenseLinear" else SparseConv2d
+            layer, why = kind.from_dense(layer, pattern), f"{1 - pattern.density:.1%} pruned"
+            _set(model, name, layer)
+        rows.append(Conversion(name, was, type(layer).__name__, why))
+    for module in model.modules():
+        if type(module) is DenseLSTM and any(isinstance(child, SparseLinear) for child in module.children()):
+            module.__class__ = SparseLSTM  # type: ignore[assignment]
+    remember(model, rows)
+
+
+def _set(model: Any, name: str, part: Any) -> None:
+    """Put a module or a parameter in the place of that name."""
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, part)
+
+
+def _check_nothing_is_left(model: Any) -> None:
+    """ValueError if a tensor of the model is still without memory: the file did not bring it."""
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if tensor.is_meta:
+            raise ValueError(f"the state does not have {name}")
 
 
 def _is_sparse(module: Any) -> bool:

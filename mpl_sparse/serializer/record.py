@@ -12,14 +12,15 @@ from .dtypes import DTYPES
 from .errors import BadHeader
 from .positions import FULL, KINDS, MAX_NUMEL, MAX_SHIFT, Coding
 
-__all__ = ["DENSE_FORMS", "POSITIONS", "Arrays", "Record", "check_json"]
+__all__ = ["DENSE_FORMS", "MAX_RANK", "POSITIONS", "Arrays", "Record", "check_json"]
 
 Arrays = Dict[str, np.ndarray]
 
 DENSE_FORMS = ("dense", "scalar", "parameter")
 POSITIONS = ".mpl.positions"  # the end of the name of the array that has them
 FORMS = (*DENSE_FORMS, "coo", "csr", "layer", "pair", "pattern")
-MAX_RANK = 32  # numpy 1's
+MAX_RANK = 64  # torch's and numpy's; numpy 1 has 32
+DIVISORS = frozenset(factor << shift for factor in (1, 3) for shift in range(MAX_SHIFT + 1))
 ROWS_FORMS = ("csr", "layer", "pair", "pattern")  # those that are made with a row_ptr
 
 
@@ -120,7 +121,8 @@ class Record(NamedTuple):
         fields = {**_DEFAULTS, **plain}
         check_json(fields.keys() == _TYPES.keys(), f"keys are {sorted(plain)}", name)
         for key, kind in _TYPES.items():
-            check_json(type(fields[key]) is kind, f"{key} is {str(fields[key])[:80]!r}", name)
+            if type(fields[key]) is not kind:
+                raise BadHeader(f"{key} is {str(fields[key])[:80]!r}", name)
         coding = Coding(fields.pop("coding"), fields.pop("zeros"), fields.pop("divisor"))
         fields["shape"] = tuple(fields["shape"])
         record = cls(coding=coding, **fields)
@@ -144,8 +146,7 @@ class Record(NamedTuple):
         check(self.form != "scalar" or self.shape == (), "shape")
         check(0 <= self.nnz <= self.numel and (coding != FULL or self.nnz == self.numel), "nnz")
         check(coding.kind in (*KINDS, "ref"), "coding")
-        divisors = [factor << shift for factor in (1, 3) for shift in range(MAX_SHIFT + 1)]
-        check(coding.divisor in (divisors if coding.kind == "golomb" else [0]), "coding")
+        check(coding.divisor in (DIVISORS if coding.kind == "golomb" else (0,)), "coding")
         check(not coding.zeros or (coding.kind in ("huffman", "golomb") and 2 * self.nnz > self.numel), "coding")
         check(
             (coding.kind == "ref") == bool(self.pattern) and (not self.pattern or self.form not in DENSE_FORMS),

@@ -52,6 +52,7 @@ def save(
         obj: a tensor (torch: dense, sparse COO, CSR and the other layouts; numpy: arrays, scalars), a
             `mpl_sparse.Pattern`, a pair (Pattern, values), a state_dict of a model, layer or optimizer, a model that a
             function of `mpl_sparse.models` made, and dicts, lists and tuples of these with None, bool, int, float, str.
+            What stands in two places: a tensor stays one, a dict or list becomes two.
         path: a path, or a file object with `write`.
         compress: "zstd" for lossless compression of values, where it makes them smaller; needs `zstandard`.
         dtype: "float16" or "bfloat16" (or torch's, numpy's): LOSSY, float32 and float64 values are rounded to it in the
@@ -117,10 +118,11 @@ def loads(
     patterns = {pattern.id: pattern for pattern in _checked_known(known)}
     if type(max_elements) is not int or max_elements < 0:
         raise ValueError(f"max_elements must be an integer of at least 0, got {max_elements!r}")
-    if isinstance(names, str) or (names is not None and model is not None):
-        raise ValueError(f"names must be a list of names, without model, got {names!r}")
+    wanted = None if names is None else _checked_names(names)
+    if wanted is not None and model is not None:
+        raise ValueError(f"names and model exclude each other, got {names!r} and a {type(model).__name__}")
     file = container.read(data)
-    records = file.records if names is None else _named(file.records, list(names))
+    records = file.records if wanted is None else _named(file.records, wanted)
     elements = sum(record.elements for record in records)
     if elements > max_elements:
         largest = max(records, key=lambda record: record.elements)
@@ -132,13 +134,18 @@ def loads(
 
     if names is not None:
         return {record.name: make(record) for record in records}
-    decoder = Decoder(lambda number: make(_numbered(records, number)), torch)
-    obj = models.decoded(file.tree, decoder) if models.is_model(file.tree) else decoder.decode(file.tree)
+
+    def make_model(node: Any, decoder: Decoder, depth: int) -> Any:
+        return models.made(models.decoded(node, decoder, depth))
+
+    decoder = Decoder(lambda number: make(_numbered(records, number)), torch, make_model)
+    is_state = model is not None and models.is_model(file.tree)
+    obj = models.decoded(file.tree, decoder) if is_state else decoder.decode(file.tree)
     if len(decoder.made) != len(records):
         raise BadHeader("the file has tensors that are not in the object")
     if model is not None:
         return models.loaded(model, obj)
-    return models.made(obj) if isinstance(obj, models.Saved) else obj
+    return obj
 
 
 def inspect(path: Any) -> List[TensorInfo]:
@@ -174,8 +181,8 @@ def _encoded(obj: Any, compress: Any, dtype: Any, known: Any) -> List[Any]:
         raise ValueError(f"dtype must be None or one of {sorted(STORED)}, got {dtype!r}")
     if compress is not None:
         find_zstd()
-    encoder = Encoder(Options(compress is not None, stored, _checked_known(known)))
-    tree = models.encoded(obj, encoder) if models.is_module(obj) else encoder.encode(obj)
+    encoder = Encoder(Options(compress is not None, stored, _checked_known(known)), models.encoded)
+    tree = encoder.encode(obj)
     return container.write(encoder.tensors, tree)
 
 
@@ -184,7 +191,16 @@ def _dtype_name(dtype: Any) -> str:
     return name.rpartition(".")[2]
 
 
+def _checked_names(names: Any) -> List[str]:
+    found: List[Any] = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [None]
+    if not all(isinstance(name, str) for name in found):
+        raise ValueError(f"names must be a list of names, got {names!r}")
+    return found
+
+
 def _checked_known(known: Any) -> List[Pattern]:
+    if not isinstance(known, Iterable):
+        raise TypeError(f"known must be a list of mpl_sparse.Patterns, got a {type(known).__name__}")
     patterns = list(known)
     for pattern in patterns:
         if not isinstance(pattern, Pattern):
@@ -196,7 +212,7 @@ def _named(records: List[Record], names: List[str]) -> List[Record]:
     by_name = {record.name: record for record in records}
     for name in names:
         if name not in by_name:
-            raise NoSuchTensor("there is no such tensor in the file", str(name))
+            raise NoSuchTensor("there is no such tensor in the file", name)
     return [by_name[name] for name in dict.fromkeys(names)]
 
 

@@ -11,7 +11,7 @@ from ..pattern import INT32_MAX, Pattern, is_tensor
 from .dtypes import DTYPES, as_bits, from_bits, narrowed, nonzero, widened
 from .errors import BadPositions, BadValues, FileError, UnknownPattern
 from .positions import CHUNK, FULL, MAX_NUMEL, Coding, Encoder, chunks
-from .record import DENSE_FORMS, POSITIONS, Arrays, Record
+from .record import DENSE_FORMS, MAX_RANK, POSITIONS, Arrays, Record
 from .values import compressed, decompressed
 
 __all__ = ["Content", "Options", "layer_content", "pack", "tensor_content", "unpack"]
@@ -96,7 +96,7 @@ def _torch_tensor(what: str, tensor: Any) -> Optional[Content]:
     numel = 1
     for size in tensor.shape:
         numel *= size
-    if numel > MAX_NUMEL or tensor.dense_dim() or len(tensor.shape) > 32:
+    if numel > MAX_NUMEL or tensor.dense_dim() or len(tensor.shape) > MAX_RANK:
         return None
     if tensor.layout == torch.sparse_coo:
         if not tensor.is_coalesced() or not tensor.sparse_dim():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import sys
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -15,19 +15,22 @@ from .errors import BadHeader, FileError
 from .record import Arrays, Record
 from .tensors import Content, Options, layer_content, pack, tensor_content
 
-__all__ = ["Decoder", "Encoder"]
+__all__ = ["Decoder", "Encoder", "what_of"]
 
 MAX_DEPTH = 100
+MAX_BITS = 14_000  # of an int: Python reads no more than 4,300 digits
 LAYER = ("values", "row_ptr", "col_idx")
 
 
 class Encoder:
     """Turns an object into JSON, and its tensors into records and arrays, which gather in `tensors`."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, encode_model: Callable[[Any, Encoder, str, int], Any]) -> None:
+        """`encode_model` makes the JSON of a model at a path and a depth, and None of anything else."""
+        self._encode_model = encode_model
         self.tensors: List[Tuple[Record, Arrays]] = []
         self._options = options
-        self._names = {"__metadata__"}
+        self._names = {"__metadata__": 1}  # in use, and how many tensors have asked for each
         self._numbers: Dict[Any, int] = {}  # of tensors that may occur again
         self._kept: List[Any] = []  # a tensor that is gone could leave its address to another
 
@@ -39,15 +42,19 @@ class Encoder:
             ValueError: it is nested too deep, or in itself.
         """
         if depth > MAX_DEPTH:
-            raise ValueError(f"{_what(path[:80])} is nested deeper than {MAX_DEPTH}: does it hold itself?")
-        if obj is None or type(obj) in (bool, int, str):
+            raise ValueError(f"{what_of(path[:80])} is nested deeper than {MAX_DEPTH}: does it hold itself?")
+        if obj is None or type(obj) in (bool, str):
+            return obj
+        if type(obj) is int:
+            if obj.bit_length() > MAX_BITS:
+                raise ValueError(f"{what_of(path)} is an int of {obj.bit_length()} bits, more than {MAX_BITS}")
             return obj
         if type(obj) is float:
             return obj if math.isfinite(obj) else ["float", struct.pack(">d", obj).hex()]
         known = self._numbers.get(_identity(obj))
         if known is not None:
             return ["tensor", known]
-        content = tensor_content(_what(path), obj)
+        content = tensor_content(what_of(path), obj)
         if content is not None:
             number = self._add(path, content)
             self._numbers[_identity(obj)] = number
@@ -58,13 +65,16 @@ class Encoder:
         if type(obj) in (list, tuple):
             items = [self.encode(item, _join(path, at), depth + 1) for at, item in enumerate(obj)]
             return [type(obj).__name__, *items]
-        if type(obj) in (dict, OrderedDict):
+        if type(obj) in (dict, OrderedDict, Counter):
             return self._dict(obj, path, depth, {})
-        raise TypeError(f"{_what(path)} is a {type(obj).__name__}, which cannot be saved")
+        model = self._encode_model(obj, self, path, depth)
+        if model is not None:
+            return model
+        raise TypeError(f"{what_of(path)} is a {type(obj).__name__}, which cannot be saved")
 
-    def state(self, state: Any, patterns: Dict[str, Pattern]) -> Any:
+    def state(self, state: Any, path: str, depth: int, patterns: Dict[str, Pattern]) -> Any:
         """The JSON of a state_dict, whose sparse layers have these patterns."""
-        return self._dict(state, "", 0, patterns)
+        return self._dict(state, path, depth, patterns)
 
     def _dict(self, obj: Dict[Any, Any], path: str, depth: int, patterns: Dict[str, Pattern]) -> Any:
         layers = self._layers(obj, path, patterns)
@@ -72,8 +82,8 @@ class Encoder:
         for key, value in obj.items():
             key_json = self._key(key, path)
             pairs.append([key_json, layers.get(key) or self.encode(value, _join(path, key), depth + 1)])
-        if type(obj) is dict:
-            return ["dict", pairs]
+        if type(obj) is not OrderedDict:
+            return ["dict" if type(obj) is dict else "counter", pairs]
         metadata = getattr(obj, "_metadata", None)  # of torch's state_dicts: the versions of the modules
         return ["odict", pairs, self.encode(metadata, _join(path, "_metadata"), depth + 1)]
 
@@ -82,7 +92,7 @@ class Encoder:
             return self.encode(key)
         if type(key) is tuple:
             return ["tuple", *(self._key(item, path) for item in key)]
-        raise TypeError(f"{_what(path)} has a key of type {type(key).__name__}, which cannot be saved")
+        raise TypeError(f"{what_of(path)} has a key of type {type(key).__name__}, which cannot be saved")
 
     def _layers(self, obj: Dict[Any, Any], path: str, patterns: Dict[str, Pattern]) -> Dict[Any, Any]:
         """The JSON of the entries of `obj` that are the states of sparse layers, by key."""
@@ -97,7 +107,7 @@ class Encoder:
                 pattern = patterns.get(prefix[:-1])
                 candidates = self._options.known if pattern is None else [pattern]
                 values, row_ptr, col_idx = (obj[each] for each in keys)
-                content = layer_content(_what(name), values, row_ptr, col_idx, candidates)
+                content = layer_content(what_of(name), values, row_ptr, col_idx, candidates)
                 if content is not None:
                     number = self._add(name or "layer", content)
                     found.update({each: ["part", number, part] for each, part in zip(keys, LAYER)})
@@ -106,11 +116,11 @@ class Encoder:
     def _add(self, path: str, content: Content) -> int:
         """Store a tensor under a name that is free. Only the ends of arrays' names begin with `.mpl.`."""
         base = (path or "tensor").replace(".mpl.", ".mpl_.").encode("utf-8", "replace").decode()
-        name, copies = base, 1
+        name = base
         while name in self._names:
-            copies += 1
-            name = f"{base}#{copies}"
-        self._names.add(name)
+            self._names[base] += 1
+            name = f"{base}#{self._names[base]}"
+        self._names[name] = 1
         self.tensors.append(pack(name, content, self._options))
         return len(self.tensors) - 1
 
@@ -135,8 +145,12 @@ class Encoder:
 class Decoder:
     """Makes an object from its JSON; `make` makes the tensor of a number, once each."""
 
-    def __init__(self, make: Callable[[int], Any], torch: Optional[Any]) -> None:
+    def __init__(
+        self, make: Callable[[int], Any], torch: Optional[Any], make_model: Callable[[Any, Decoder, int], Any]
+    ) -> None:
+        """`make_model` makes the model of its JSON, which is at a depth."""
         self._make = make
+        self._make_model = make_model
         self._torch = torch
         self.made: Dict[int, Any] = {}
 
@@ -180,6 +194,9 @@ class Decoder:
             raise BadHeader(f"the tensor {number} is not of a sparse layer")
         return layer[part]
 
+    def _model(self, depth: int, *fields: Any) -> Any:
+        return self._make_model(["model", *fields], self, depth)
+
     def _list(self, depth: int, *items: Any) -> Any:
         return [self.decode(item, depth) for item in items]
 
@@ -191,6 +208,9 @@ class Decoder:
         if len(made) != len(pairs):
             raise BadHeader("the object has a dict with a key that stands twice")
         return made
+
+    def _counter(self, depth: int, pairs: Any) -> Any:
+        return Counter(self._dict(depth, pairs))
 
     def _odict(self, depth: int, pairs: Any, metadata: Any) -> Any:
         made: Any = OrderedDict(self._dict(depth, pairs))
@@ -217,8 +237,10 @@ _DECODERS: Dict[str, Callable[..., Any]] = {
     "list": Decoder._list,
     "tuple": Decoder._tuple,
     "dict": Decoder._dict,
+    "counter": Decoder._counter,
     "odict": Decoder._odict,
     "sparse": Decoder._sparse,
+    "model": Decoder._model,
 }
 
 
@@ -261,5 +283,6 @@ def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _what(path: str) -> str:
+def what_of(path: str) -> str:
+    """What errors call the object there."""
     return f"obj[{path!r}]" if path else "obj"

@@ -279,8 +279,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--epochs", type=int, default=10, help="of training, for the trained layer")
     parser.add_argument("--write", type=Path, default=RESULTS, metavar="DIR", help="where the results go")
     options = parser.parse_args(words)
-    if options.size < BLOCK or options.size % BLOCK:
-        parser.error(f"argument --size: must be a multiple of {BLOCK}, got {options.size}")
+    if options.size < 256 or options.size % BLOCK:
+        parser.error(f"argument --size: must be a multiple of {BLOCK} and at least 256, got {options.size}")
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
     found: List[Sizes] = []
     with tqdm(total=4 * len(DENSITIES) - 1, unit="mask", disable=None) as bar:

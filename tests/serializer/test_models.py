@@ -63,6 +63,89 @@ def test_arguments_that_weights_change(torchvision):
     assert made.transform_input and not made.aux_logits and made.aux1 is None
 
 
+def test_models_inside_other_objects(tmp_path):
+    model, teacher = models.conv2().to_sparse().eval(), models.lenet5()
+    optimizer = torch.optim.Adam(model.parameters())
+    checkpoint = {"models": [model, teacher], "optimizer": optimizer.state_dict(), "epoch": 3}
+    save(checkpoint, tmp_path / "checkpoint")
+    made = load(tmp_path / "checkpoint")
+    assert_same_model(made["models"][0], model)
+    assert_same_model(made["models"][1], teacher)
+    assert made["epoch"] == 3 and made["optimizer"]["param_groups"] == checkpoint["optimizer"]["param_groups"]
+    names = {info.name for info in mpl_sparse.inspect(tmp_path / "checkpoint")}
+    assert {"models.1.classifier.0.weight", "models.0.features.0"} <= names
+    with pytest.raises(TypeError, match=r"obj\['models.0'\] is a Linear that no function of mpl_sparse.models made"):
+        dumps({"models": [nn.Linear(2, 2)]})
+
+
+FAMILIES = {
+    "densenet121": {},
+    "efficientnet_b0": {},
+    "mobilenet_v3_small": {},
+    "regnet_y_400mf": {},
+    "resnext50_32x4d": {},
+    "shufflenet_v2_x0_5": {},
+    "squeezenet1_1": {"dropout": 0.3},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_of_torchvision(torchvision, family):
+    if family not in models.list_models():
+        pytest.skip(f"{family} is not in the registry")
+    model = models.get_model(family, num_classes=5, **FAMILIES[family])
+    mpl_sparse.random_prune_by_pct(model, 0.98)
+    model = mpl_sparse.to_sparse(model)
+    assert_same_model(loads(dumps(model)), model)
+
+
+def test_a_model_of_another_dtype():
+    model = models.lenet5().double()
+    model.random_prune_by_pct(0.5)
+    for each in (model, model.to_sparse(), models.lenet5().to_sparse().to(torch.bfloat16)):
+        made = loads(dumps(each))
+        assert_same_model(made, each)
+        assert {tensor.dtype for tensor in made.parameters()} == {tensor.dtype for tensor in each.parameters()}
+
+
+def test_a_loaded_model_trains_and_tells_what_it_is():
+    model = models.lenet5()
+    model.random_prune_by_pct(0.75)
+    sparse = mpl_sparse.to_sparse(model, exclude="classifier.4")
+    made = loads(dumps(sparse))
+    optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
+    images = torch.randn(2, 784)
+    assert torch.equal(made(images), sparse(images))
+    made(images).sum().backward()
+    optimizer.step()
+    assert not torch.equal(made(images), sparse(images))
+    rows = {row.name: (row.now, row.why) for row in mpl_sparse.nn.conversion_report(made).rows}
+    assert rows["classifier.4"] == ("DenseLinear", "not sparse in the file")
+    assert rows["classifier.0"] == ("SparseLinear", "75.0% pruned")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda state: state.pop("classifier.4.bias"),
+        lambda state: state.update({"classifier.4.bias": torch.ones(99)}),
+        lambda state: state.update({"classifier.4.col_idx": state["classifier.4.col_idx"].flip(0)}),
+        lambda state: state.update({"more": torch.ones(1)}),
+    ],
+)
+def test_a_state_that_does_not_fit_changes_nothing(damage, tmp_path):
+    model, other = models.lenet5().to_sparse(), models.lenet5()
+    other.random_prune_by_pct(0.5)
+    state = other.to_sparse().state_dict()
+    damage(state)
+    save(state, tmp_path / "state")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="in loading state_dict"):
+        load(tmp_path / "state", model=model)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
 def test_models_that_are_not_from_the_registry():
     with pytest.raises(
         TypeError, match="obj is a Linear that no function of mpl_sparse.models made: save its state_dict"
