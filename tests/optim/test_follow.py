@@ -11,72 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from dense_training import DenseTraining, Net, batch, run_both, set_masks, sparse_net, sparse_step  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from mpl_sparse import pruning  # noqa: E402
-from mpl_sparse.models import BaseModel  # noqa: E402
-from mpl_sparse.nn import DenseConv2d, DenseLinear, prunable, to_sparse  # noqa: E402
+from mpl_sparse.nn import prunable, to_sparse  # noqa: E402
 from mpl_sparse.optim import SGD, follow_patterns  # noqa: E402
-
-
-class Net(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.conv = DenseConv2d(2, 6, 3)
-        self.head = DenseLinear(24, 5)
-
-    def forward(self, inputs):
-        return self.head(self.conv(inputs).relu().flatten(1))
-
-
-class Oracle:
-    """The same network in plain dense torch; where a weight is or was pruned, its value, gradient and state are 0."""
-
-    def __init__(self, model, make_optimizer):
-        self.layers = model.prunable_layers
-        self.masks = [layer.mask for layer in self.layers]
-        self.weights = [layer.weight.detach().to_dense().clone().requires_grad_() for layer in self.layers]
-        self.biases = [layer.bias.detach().clone().requires_grad_() for layer in self.layers]
-        self.optimizer = make_optimizer([*self.weights, *self.biases])
-
-    def step(self, inputs, targets):
-        conv, head = self.weights
-        hidden = F.conv2d(inputs, conv, self.biases[0]).relu().flatten(1)
-        loss = F.mse_loss(F.linear(hidden, head, self.biases[1]), targets)
-        self.optimizer.zero_grad()
-        loss.backward()
-        for weight, mask in zip(self.weights, self.masks):
-            weight.grad *= mask
-        self.optimizer.step()
-        with torch.no_grad():
-            for weight, mask in zip(self.weights, self.masks):
-                weight *= mask
-
-    @torch.no_grad()
-    def follow(self):
-        """Take over the masks of the sparse layers: only weights that were there before and after keep anything."""
-        for i, layer in enumerate(self.layers):
-            stays = self.masks[i] & layer.mask
-            weight = self.weights[i]
-            for entries in [weight, *self.optimizer.state.get(weight, {}).values()]:
-                if isinstance(entries, torch.Tensor) and entries.shape == weight.shape:
-                    entries *= stays
-            self.masks[i] = layer.mask
-
-    def assert_same(self):
-        for layer, weight, bias in zip(self.layers, self.weights, self.biases):
-            torch.testing.assert_close(layer.weight.to_dense(), weight)
-            torch.testing.assert_close(layer.bias, bias)
-
-
-def random_mask(layer, density):
-    return torch.rand(layer.weight_shape) < density
-
-
-def set_masks(model):
-    for layer in model.prunable_layers:
-        layer.set_mask(random_mask(layer, 0.5))
 
 
 def load_other_pattern(model):
@@ -112,26 +53,7 @@ ROUTES = {
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    return Net().double().prune_by_pct(0.3).to_sparse()
-
-
-def batch():
-    return torch.randn(8, 2, 4, 4, dtype=torch.float64), torch.randn(8, 5, dtype=torch.float64)
-
-
-def sparse_step(model, optimizer, inputs, targets):
-    optimizer.zero_grad()
-    F.mse_loss(model(inputs), targets).backward()
-    optimizer.step()
-
-
-def run_both(model, optimizer, oracle, steps):
-    for _ in range(steps):
-        inputs, targets = batch()
-        sparse_step(model, optimizer, inputs, targets)
-        oracle.step(inputs, targets)
-        oracle.assert_same()
+    return sparse_net()
 
 
 @pytest.mark.parametrize("prune", ROUTES.values(), ids=ROUTES)
@@ -146,16 +68,14 @@ def run_both(model, optimizer, oracle, steps):
 )
 def test_sgd_keeps_the_momentum_of_surviving_weights(model, prune, options):
     optimizer = SGD(model.parameters(), lr=0.1, **options)
-    oracle = Oracle(model, lambda parameters: torch.optim.SGD(parameters, lr=0.1, **options))
-    run_both(model, optimizer, oracle, 4)
+    dense = DenseTraining(model, lambda parameters: torch.optim.SGD(parameters, lr=0.1, **options))
+    run_both(model, optimizer, dense, 4)
     for _ in range(2):
         prune(model)
         if prune is load_other_pattern:
-            oracle.weights[0].data, oracle.weights[1].data = (
-                x.weight.detach().to_dense() for x in model.prunable_layers
-            )
-        oracle.follow()
-        run_both(model, optimizer, oracle, 3)
+            dense.weights[0].data, dense.weights[1].data = (x.weight.detach().to_dense() for x in model.prunable_layers)
+        dense.follow()
+        run_both(model, optimizer, dense, 3)
 
 
 OTHERS = {
@@ -179,13 +99,13 @@ OTHERS = {
 def test_torchs_optimizers_follow(model, make, prune):
     optimizer = make(model.parameters())
     assert follow_patterns(optimizer) is optimizer
-    oracle = Oracle(model, make)
+    dense = DenseTraining(model, make)
     if prune == "later":
-        run_both(model, optimizer, oracle, 4)
+        run_both(model, optimizer, dense, 4)
     for change in (lambda model: model.prune_by_pct(0.4), set_masks):
         change(model)
-        oracle.follow()
-        run_both(model, optimizer, oracle, 4)
+        dense.follow()
+        run_both(model, optimizer, dense, 4)
 
 
 def test_pruning_between_backward_and_step(model):
@@ -284,11 +204,11 @@ def test_added_parameter_groups_follow():
     model = Net().double().to_sparse()
     optimizer = SGD(model.conv.parameters(), lr=0.1, momentum=0.9)
     optimizer.add_param_group({"params": list(model.head.parameters())})
-    oracle = Oracle(model, lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
+    dense = DenseTraining(model, lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9))
     for _ in range(3):
         model.prune_by_pct(0.3)
-        oracle.follow()
-        run_both(model, optimizer, oracle, 2)
+        dense.follow()
+        run_both(model, optimizer, dense, 2)
 
 
 def test_dense_and_sparse_parameters_mix():
@@ -321,11 +241,6 @@ def test_nothing_is_kept_alive():
     gc.collect()
     assert optimizer_ref() is None
     assert parameter() is None
-
-
-def test_lbfgs_is_refused(model):
-    with pytest.raises(ValueError, match="LBFGS"):
-        follow_patterns(torch.optim.LBFGS(model.parameters()))
 
 
 def test_momentum_of_a_grown_weight_starts_at_zero(model):
