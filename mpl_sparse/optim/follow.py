@@ -175,13 +175,13 @@ def _suits(optimizer: Optimizer, parameter: Tensor, pattern: Pattern, awaited: O
 
     State of the dense weight becomes that of the pattern.
     """
-    state = optimizer.state.get(parameter)
+    flat = isinstance(optimizer, LBFGS)  # vectors over all parameters, kept with the first of them
+    parameters = optimizer.param_groups[0]["params"]
+    state = optimizer.state.get(parameters[0] if flat else parameter)
     if not state:
         return True
-    if isinstance(optimizer, LBFGS):  # one flat vector over all parameters, with the first of them
-        size = sum([each.numel() for group in optimizer.param_groups for each in group["params"]])
-    else:
-        size = pattern.nnz
+    size = sum([each.numel() for each in parameters]) if flat else pattern.nnz
+    if not flat:
         for name, entries in state.items():
             if isinstance(entries, Tensor) and entries.shape == pattern.shape:
                 state[name] = entries.reshape(-1)[torch.from_numpy(pattern.flat_positions()).to(entries.device)]

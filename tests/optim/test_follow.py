@@ -384,6 +384,20 @@ def test_the_state_of_the_masked_model_is_taken():
         optimizer.state_dict(), follower.state_dict()
 
 
+def test_an_optimizer_that_the_model_holds_goes_along_to_the_sparse_form():
+    torch.manual_seed(0)
+    masked = Net().double().prune_by_pct(0.3)
+    masked.optimizer = optim.Adam(masked.parameters(), lr=0.01)
+    sparse_step(masked, masked.optimizer, *batch())
+    model = to_sparse(masked)
+    for _ in range(2):
+        data = batch()
+        sparse_step(masked, masked.optimizer, *data), sparse_step(model, model.optimizer, *data)
+        for layer, dense in zip(model.prunable_layers, masked.prunable_layers):
+            torch.testing.assert_close(layer.values, dense.weight[dense.mask])
+            assert model.optimizer.state[layer.values]["exp_avg"].shape == (layer.num_weight,)
+
+
 def test_a_masked_model_trains_as_with_torch():
     """Its state has the size of the weights, pruned or not: nothing moves."""
     trainings = []

@@ -195,10 +195,20 @@ def test_a_state_dict_goes_on_alike():
     twin.load_state_dict(saved[0]), twin_optimizer.load_state_dict(saved[1])
     assert steps(model, optimizer, data, 2) == steps(twin, twin_optimizer, data, 2)
 
+
+@pytest.mark.parametrize(("layer", "number"), [("conv", 0), ("head", 2)])
+@pytest.mark.parametrize("change", [lambda each: each.prune_by_rank(3), lambda each: each.set_mask(each.mask.flip(0))])
+def test_state_of_another_pattern_is_an_error(layer, number, change):
+    """The state is kept with the first parameter, and is about all of them."""
+    model, data = sparse_net(), batch()
+    optimizer = optim.LBFGS(model.parameters(), lr=0.3, max_iter=3)
+    steps(model, optimizer, data, 1)
+    saved = optimizer.state_dict()
     other = sparse_net()
+    change(getattr(other, layer))
     other_optimizer = optim.LBFGS(other.parameters())
-    other_optimizer.load_state_dict(saved[1])
-    with pytest.raises(ValueError, match="the state of parameter 0 was made for another pattern"):
+    other_optimizer.load_state_dict(saved)
+    with pytest.raises(ValueError, match=f"the state of parameter {number} was made for another pattern"):
         steps(other, other_optimizer, data, 1)
 
 
