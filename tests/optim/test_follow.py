@@ -567,3 +567,26 @@ def test_a_step_looks_at_no_pattern_while_none_changes(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         model.prune_by_pct(0.3)
         sparse_step(model, optimizer, *batch())
+
+
+def test_a_group_that_is_added_to_a_plain_torch_optimizer_is_followed():
+    model = sparse_net()
+    optimizer = follow_patterns(torch.optim.Adam(model.conv.parameters()))
+    sparse_step(model, optimizer, *batch())
+    optimizer.add_param_group({"params": list(model.head.parameters())})
+    sparse_step(model, optimizer, *batch())
+    before = model.head.mask, optimizer.state[model.head.values]["exp_avg"].clone()
+    model.head.prune_by_pct(0.3)
+    optimizer.state_dict()
+    assert torch.equal(optimizer.state[model.head.values]["exp_avg"], before[1][model.head.mask[before[0]]])
+
+
+def test_a_copy_looks_at_the_patterns_itself(monkeypatch):
+    """In another process the patterns may have been bound as often as here, and be others."""
+    model, optimizer = trained()
+    model.prune_by_pct(0.3)
+    saved = pickle.dumps((model, optimizer))
+    monkeypatch.setattr(follow, "times_bound", lambda: follow.followed[optimizer].seen[0])
+    twin, twin_optimizer = pickle.loads(saved)
+    sparse_step(twin, twin_optimizer, *batch())
+    assert twin_optimizer.state[twin.head.values]["momentum_buffer"].shape == twin.head.values.shape
