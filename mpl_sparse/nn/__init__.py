@@ -8,7 +8,7 @@ from .fusion import Folded, fuse
 from .linear import DenseLinear, SparseLinear
 from .lstm import DenseLSTM, PrunableLSTM, SparseLSTM
 from .prunable_layer import Prunable, check_pct, check_rank, check_threshold
-from .values import carry, pattern_of
+from .values import carry, pattern_of, times_bound
 
 __all__ = [
     "ConversionReport",
@@ -30,6 +30,7 @@ __all__ = [
     "pattern_of",
     "prunable",
     "prunable_layers",
+    "times_bound",
     "to_dense",
     "to_sparse",
 ]

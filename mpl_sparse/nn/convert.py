@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import numbers
 import warnings
 from fnmatch import fnmatchcase
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -17,7 +18,7 @@ from .fused_path import leave_fused_path
 from .linear import DenseLinear, SparseLinear
 from .lstm import DenseLSTM, PrunableLSTM, SparseLSTM
 from .masked import Masked
-from .prunable_layer import Prunable
+from .prunable_layer import STORAGE, Prunable
 from .readers import other_uses
 from .sparse import Sparse
 from .tied import other_owners
@@ -133,8 +134,9 @@ def to_sparse(model: nn.Module, min_sparsity: float = 0.0, exclude: Patterns = (
             why = why or _why_not_sparse(module)
             if not why:
                 sparse = _kind_of(module).sparse.from_dense(module)  # type: ignore[union-attr]
-                why = f"{1 - sparse.density:.1%} pruned"
-                if 1 - sparse.density < least:
+                pruned = _pruned_share(sparse)
+                why = f"{pruned:.1%} pruned"
+                if pruned < least:
                     why += f", less than min_sparsity={min_sparsity}"
                 else:
                     copies.take(module, sparse)
@@ -154,8 +156,12 @@ def to_dense(model: nn.Module) -> nn.Module:
     rows: List[Row] = []
     for name, module in model.named_modules():
         if isinstance(module, (SparseConv2d, SparseLinear)):
-            copies.take(module, module.to_dense())
-            rows.append((name, module, "masked"))
+            base = SparseConv2d if isinstance(module, SparseConv2d) else SparseLinear
+            if _computes_as(module, base):
+                copies.take(module, module.to_dense())
+                rows.append((name, module, "masked"))
+            else:
+                rows.append((name, module, f"a subclass of {base.__name__} that may compute otherwise"))
         elif isinstance(module, Masked):
             rows.append((name, module, "masked already"))
     return copies.finish(rows)
@@ -167,26 +173,35 @@ class _Copies:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.memo: Dict[int, Any] = {}  # deepcopy takes what its memo holds for a copy made already
+        self.replacements: List[nn.Module] = []
 
     def take(self, layer: nn.Module, replacement: nn.Module) -> None:
-        """Let `replacement` stand for `layer`. A bias stays tied with those of other layers."""
-        for name, parameter in layer._parameters.items():
-            if parameter is not None and name in replacement._parameters:
-                replacement._parameters[name] = self.memo.setdefault(id(parameter), replacement._parameters[name])
+        """Let `replacement` stand for `layer`. A bias stays tied with those of other layers, a buffer shared."""
+        for old, new in ((layer._parameters, replacement._parameters), (layer._buffers, replacement._buffers)):
+            for name, tensor in old.items():
+                if tensor is not None and name in new:
+                    new[name] = self.memo.setdefault(id(tensor), new[name])
+        # a list of parameters, or an optimizer, that the model keeps has the values where it had the weight
+        self.memo[id(_stored(layer))] = _stored(replacement)
         self.memo[id(layer)] = replacement
+        self.replacements.append(replacement)
 
     def finish(self, rows: List[Row]) -> nn.Module:
         for module in self.model.modules():
             for value in vars(module).values():
                 if isinstance(value, Tensor) and not value.is_leaf:  # made by a hook; deepcopy would refuse it
                     self.memo[id(value)] = value.detach().clone()
+        for replacement in self.replacements:  # hooks, modules and whatever else stands in the layer's attributes
+            settings = {name: value for name, value in vars(replacement).items() if name not in STORAGE}
+            vars(replacement).update(copy.deepcopy(settings, self.memo))
         copied = copy.deepcopy(self.model, self.memo)
         leave_fused_path(copied)
         for module in copied.modules():
             if type(module) in (DenseLSTM, SparseLSTM):
                 kinds = {type(child) for child in module.children()}
                 module.__class__ = SparseLSTM if SparseLinear in kinds else DenseLSTM
-        now = [type(self.memo.get(id(module), module)).__name__ for _, module, _ in rows]
+        found = dict(copied.named_modules())
+        now = [type(found.get(name, module)).__name__ for name, module, _ in rows]
         remember(copied, [Conversion(name, type(m).__name__, kind, why) for (name, m, why), kind in zip(rows, now)])
         return copied
 
@@ -225,6 +240,7 @@ def _has_weight(module: nn.Module) -> bool:
 
 # What a subclass may define and still compute as its base does.
 _BUILDING = {"__init__", "__repr__", "reset_parameters", "extra_repr"}
+_COMPUTING = {"forward", "_conv_forward"}  # what an instance may have of its own, in the place of its class's
 _ABOUT = {"__module__", "__qualname__", "__doc__", "__annotations__", "__annotate_func__", "__annotations_cache__"}
 _ABOUT |= {"__static_attributes__", "__firstlineno__", "__constants__", "__parameters__", "__classcell__"}
 
@@ -232,12 +248,28 @@ _ABOUT |= {"__static_attributes__", "__firstlineno__", "__constants__", "__param
 def _kind_of(module: nn.Module) -> Optional[_Kind]:
     """The kind of a layer that computes as its kind does; None for all others."""
     for kind in _KINDS:
-        if isinstance(module, kind.plain):
-            bases = type(module).__mro__
-            more = bases[: bases.index(kind.masked if kind.masked in bases else kind.plain)]
-            if all(vars(cls).keys() <= _BUILDING | _ABOUT for cls in more) and "forward" not in vars(module):
-                return kind
+        base = kind.masked if isinstance(module, kind.masked) else kind.plain
+        if isinstance(module, base) and _computes_as(module, base):
+            return kind
     return None
+
+
+def _computes_as(module: nn.Module, base: type) -> bool:
+    """Whether it computes as its base class does, as far as its class and its own attributes tell."""
+    bases = type(module).__mro__
+    more = bases[: bases.index(base)]
+    return all(vars(cls).keys() <= _BUILDING | _ABOUT for cls in more) and not vars(module).keys() & _COMPUTING
+
+
+def _stored(layer: nn.Module) -> nn.Parameter:
+    """The parameter that holds its weight."""
+    return layer.values if isinstance(layer, Sparse) else dense_weight(layer).parameter
+
+
+def _pruned_share(layer: Sparse) -> float:
+    """1 - density, rounded once: 0.1 where one of ten weights is pruned."""
+    numel = layer.weight_shape.numel()
+    return (numel - layer.num_weight) / numel if numel else 1.0
 
 
 def _becomes(module: nn.Module) -> Tuple[type, ...]:
@@ -282,8 +314,9 @@ def check_module(model: Any) -> None:
 
 
 def check_min_sparsity(min_sparsity: Any) -> float:
-    if isinstance(min_sparsity, bool) or not isinstance(min_sparsity, (int, float)):
+    if isinstance(min_sparsity, bool) or not isinstance(min_sparsity, numbers.Real):
         raise TypeError(f"min_sparsity must be a real number, got {min_sparsity!r}")
-    if not 0 <= min_sparsity <= 1:
+    least = float(min_sparsity)
+    if not 0 <= least <= 1:
         raise ValueError(f"min_sparsity must be in [0, 1], got {min_sparsity!r}")
-    return float(min_sparsity)
+    return least

@@ -192,14 +192,14 @@ def pattern_as_mask(pattern: Pattern, device: torch.device) -> Tensor:
 
 
 # what belongs to a layer's storage, not to its settings
-_STORAGE = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_pattern", "_written", "_compiled_call_impl"}
+STORAGE = {"_parameters", "_buffers", "_non_persistent_buffers_set", "_pattern", "_written", "_compiled_call_impl"}
 _WEIGHT = {"weight", "mask", "weight_orig", "weight_mask", "values", "row_ptr", "col_idx"}
 
 
 def take_settings(layer: nn.Module, settings: Dict[str, Any]) -> None:
     """Initialise `layer` with the sizes, training flag and hooks in `settings`, without parameters or buffers."""
     nn.Module.__init__(layer)
-    vars(layer).update({name: value for name, value in settings.items() if name not in _STORAGE})
+    vars(layer).update({name: value for name, value in settings.items() if name not in STORAGE})
 
 
 def copied_settings(layer: nn.Module) -> Dict[str, Any]:

@@ -369,3 +369,146 @@ def test_a_model_on_the_meta_device():
     assert model[0].mask.is_meta
     with pytest.raises(ValueError, match="meta device"):
         to_sparse(model)
+
+
+class Spy:
+    """A forward hook that counts its calls."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, layer, inputs, output):
+        self.calls += 1
+
+
+class Recorder(nn.Module):
+    """Its layer's hook is a method of the model; its layer knows the model, and has a module and a list of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.calls = 0
+        self.layer.register_forward_hook(self.record)
+        self.layer.spy = Spy()
+        self.layer.register_forward_hook(self.layer.spy)
+        self.layer.owner = [self]
+        self.layer.notes = ["a"]
+        self.layer.add_module("part", nn.Linear(3, 3))
+
+    def record(self, layer, inputs, output):
+        self.calls += 1
+
+    def forward(self, input):
+        return self.layer(input)
+
+
+@pytest.mark.parametrize("convert", [to_sparse, lambda model: to_dense(to_sparse(model))], ids=["sparse", "dense"])
+def test_what_hangs_on_a_layer_is_copied_as_deepcopy_does(convert):
+    model = prunable(Recorder())
+    copied = convert(model)
+    copied(torch.ones(1, 3))
+    assert (model.calls, model.layer.spy.calls) == (0, 0) and (copied.calls, copied.layer.spy.calls) == (1, 1)
+    layer = copied.layer
+    assert layer.owner[0] is copied and layer.notes == ["a"] and layer.notes is not model.layer.notes
+    assert type(layer.part) is type(layer) and layer.part is not model.layer.part
+    assert not any(one is other for one in copied.parameters() for other in model.parameters())
+    model(torch.ones(1, 3))
+    assert (model.calls, model.layer.spy.calls, copied.calls) == (1, 1, 1)
+
+
+def test_shared_buffers_stay_shared():
+    model = prunable(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.ReLU()))
+    scale = torch.ones(3)
+    for layer in model:
+        layer.register_buffer("scale", scale)
+    for copied in (to_sparse(model), to_dense(to_sparse(model))):
+        assert copied[0].scale is copied[1].scale is copied[2].scale is not scale
+
+
+def test_parameters_in_a_plain_list_are_those_of_the_copy():
+    model = prunable(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)))
+    model.kept = {"all": list(model.parameters())}
+    model.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for copied in (to_sparse(model), to_dense(to_sparse(model))):
+        parameters = list(copied.parameters())
+        for kept in (copied.kept["all"], copied.optimizer.param_groups[0]["params"]):
+            assert len(kept) == 4 and all(one is other for one, other in zip(kept, parameters))
+        before = [parameter.detach().clone() for parameter in parameters]
+        copied(torch.ones(1, 3)).sum().backward()
+        copied.optimizer.step()
+        assert not any(torch.equal(old, new) for old, new in zip(before, parameters))
+
+
+def test_sparse_subclasses_that_may_compute_otherwise_stay():
+    class Doubled(SparseLinear):
+        def forward(self, input):
+            return 2 * super().forward(input)
+
+    class Named(SparseLinear):
+        """Only a name."""
+
+    model = nn.Sequential(Doubled.from_dense(nn.Linear(3, 3)), Named.from_dense(nn.Linear(3, 3)), nn.Linear(3, 3))
+    model[2] = SparseLinear.from_dense(model[2])
+    forward = model[2].forward
+    model[2].forward = lambda input: -forward(input)
+    dense = to_dense(model)
+    assert [type(layer) for layer in dense] == [Doubled, DenseLinear, SparseLinear]
+    assert why(dense, "0") == why(dense, "2") == "a subclass of SparseLinear that may compute otherwise"
+    input = torch.randn(2, 3)
+    torch.testing.assert_close(dense[:2](input), model[:2](input))
+
+
+def test_a_convolution_with_a_computation_of_its_own_stays():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
+    original = model[0]._conv_forward
+    model[0]._conv_forward = lambda *arguments: 2 * original(*arguments)
+    input = torch.randn(1, 1, 6, 6)
+    expected = model(input)
+    assert [type(layer) for layer in prunable(model)] == [nn.Conv2d, DenseConv2d]
+    torch.testing.assert_close(to_sparse(model)(input), expected)
+
+
+@pytest.mark.parametrize("pruned", range(11))
+def test_min_sparsity_is_reached_exactly(pruned):
+    """1 - 9/10 is less than 0.1 in floating point."""
+    model = prunable(nn.Sequential(nn.Linear(10, 1)))
+    model[0].prune_by_rank(pruned)
+    assert type(to_sparse(model, min_sparsity=pruned / 10)[0]) is SparseLinear
+    if pruned < 10:
+        assert type(to_sparse(model, min_sparsity=pruned / 10 + 1e-9)[0]) is DenseLinear
+
+
+def test_the_report_tells_what_the_copy_has():
+    """A model may have a way of its own to copy itself, which keeps to no memo."""
+
+    class Stubborn(nn.Sequential):
+        def __deepcopy__(self, memo):
+            copied = Stubborn(nn.Linear(3, 3))
+            copied.load_state_dict(self.state_dict(), strict=False)
+            return copied
+
+    sparse = to_sparse(prunable(Stubborn(nn.Linear(3, 3))))
+    (row,) = conversion_report(sparse).rows
+    assert row.now == type(sparse[0]).__name__ == "Linear"
+
+
+def test_layers_without_inputs_or_outputs():
+    with pytest.warns(UserWarning, match="zero-element"):
+        model = prunable(nn.Sequential(nn.Linear(0, 4), nn.Linear(4, 0), nn.Linear(0, 3)))
+    input = torch.ones(2, 0)
+    for each in (to_sparse(model), to_dense(to_sparse(model))):
+        torch.testing.assert_close(each(input), model(input))
+        each(input).sum().backward()
+        assert torch.equal(each[2].bias.grad, torch.full((3,), 2.0))
+
+
+def test_modes_dtypes_and_frozen_parameters_are_each_layers_own():
+    model = prunable(nn.Sequential(nn.Linear(3, 3, dtype=torch.float64), nn.Linear(3, 3), nn.Linear(3, 3)))
+    model[0].eval()
+    model[1].weight.requires_grad_(False)
+    model[2].bias.requires_grad_(False)
+    for each in (to_sparse(model), to_dense(to_sparse(model))):
+        assert [layer.training for layer in each] == [False, True, True] and each.training
+        assert [next(layer.parameters()).dtype for layer in each] == [torch.float64, torch.float32, torch.float32]
+        flags = [[parameter.requires_grad for parameter in layer.parameters()] for layer in each]
+        assert flags == [[True, True], [False, True], [True, False]]
