@@ -9,11 +9,33 @@ from .model import (
     prune_by_threshold,
     random_prune_by_pct,
 )
-from .scores import SCORES, magnitude, random
+from .scores import (
+    OBS,
+    SCORES,
+    SNIP,
+    GraSP,
+    ModelScore,
+    Movement,
+    SquaredGradient,
+    SynFlow,
+    Taylor,
+    Wanda,
+    magnitude,
+    random,
+)
 
 __all__ = [
+    "OBS",
     "SCORES",
+    "SNIP",
+    "GraSP",
+    "ModelScore",
+    "Movement",
     "PerLayer",
+    "SquaredGradient",
+    "SynFlow",
+    "Taylor",
+    "Wanda",
     "magnitude",
     "prune_by_pct",
     "prune_by_rank",
