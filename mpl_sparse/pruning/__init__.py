@@ -1,6 +1,7 @@
 """Pruning of whole models: `scores` say which weights are worth least, `model` takes them from each layer."""
 
 from .. import requires_torch  # noqa: F401
+from .granularity import NM, Block, Filter, Granularity, Kernel, Weight
 from .model import (
     PerLayer,
     prune_by_pct,
@@ -9,6 +10,8 @@ from .model import (
     prune_by_threshold,
     random_prune_by_pct,
 )
+from .one_shot import prune
+from .schedules import Cubic, Exponential, Iterative, OneShot, Schedule
 from .scores import (
     OBS,
     SCORES,
@@ -25,18 +28,30 @@ from .scores import (
 )
 
 __all__ = [
+    "NM",
     "OBS",
     "SCORES",
     "SNIP",
+    "Block",
+    "Cubic",
+    "Exponential",
+    "Filter",
     "GraSP",
+    "Granularity",
+    "Iterative",
+    "Kernel",
     "ModelScore",
     "Movement",
+    "OneShot",
     "PerLayer",
+    "Schedule",
     "SquaredGradient",
     "SynFlow",
     "Taylor",
     "Wanda",
+    "Weight",
     "magnitude",
+    "prune",
     "prune_by_pct",
     "prune_by_rank",
     "prune_by_score",

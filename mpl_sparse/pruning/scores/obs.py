@@ -22,9 +22,9 @@ class OBS(ModelScore):
     others of that output adapt. H = X X^T + damping, X the layer's inputs over all batches.
 
     Hassibi, Stork, "Second order derivatives for network pruning: optimal brain surgeon" (1992), for one layer at a
-    time as in Frantar, Singh, Alistarh, "Optimal brain compression" (2022, arXiv:2208.11580), equation 3. It only scores:
-    `mpl_sparse.pruning.sparsegpt` also corrects the weights that stay. By default each layer is pruned to the same
-    density (`selection="layer"`).
+    time as in Frantar, Singh, Alistarh, "Optimal brain compression" (2022, arXiv:2208.11580), equation 3. It only
+    scores: `mpl_sparse.pruning.sparsegpt` also corrects the weights that stay. By default each layer is pruned to the
+    same density (`selection="layer"`).
 
     The model runs once over the data for each layer, so that only one H, (cols, cols) in float64 for each group of the
     layer, is in memory. Inputs that are always 0 are worth nothing.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, Union
+from typing import Any, Callable, Dict, Mapping, Union
 
 from torch import Tensor, nn
 
@@ -39,7 +39,7 @@ class ModelScore(ABC):
 Score = Union[LayerScore, ModelScore]
 
 
-def scores_of(model: nn.Module, score: Score, layers: Dict[str, Prunable]) -> Scores:
+def scores_of(model: nn.Module, score: Score, layers: Mapping[str, Prunable]) -> Scores:
     """The scores of `layers`, some of the prunable layers of `model`, checked, detached.
 
     Raises:
