@@ -1,6 +1,7 @@
 """Pruning of whole models: `scores` say which weights are worth least, `model` takes them from each layer."""
 
 from .. import requires_torch  # noqa: F401
+from .early_stop import EarlyStop
 from .granularity import NM, Block, Filter, Granularity, Kernel, Weight
 from .model import (
     PerLayer,
@@ -11,6 +12,8 @@ from .model import (
     random_prune_by_pct,
 )
 from .one_shot import prune
+from .pruner import Pruner
+from .rewinding import Rewinding
 from .schedules import Cubic, Exponential, Iterative, OneShot, Schedule
 from .scores import (
     OBS,
@@ -34,6 +37,7 @@ __all__ = [
     "SNIP",
     "Block",
     "Cubic",
+    "EarlyStop",
     "Exponential",
     "Filter",
     "GraSP",
@@ -44,6 +48,8 @@ __all__ = [
     "Movement",
     "OneShot",
     "PerLayer",
+    "Pruner",
+    "Rewinding",
     "Schedule",
     "SquaredGradient",
     "SynFlow",

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ...nn import carry
 from ...pattern import Pattern
-from ..storage import at_remaining, is_sparse, stored
+from ..storage import at_remaining, is_sparse, pattern_from, pattern_state, stored
 from .score import ModelScore, Scores, layers_by_name
 
 __all__ = ["Movement"]
@@ -65,14 +65,15 @@ class Movement(ModelScore):
         """The sums by the layers' names, and the patterns of those of sparse layers; for torch.save and
         `mpl_sparse.save`.
         """
-        return {"sums": dict(self._sums), "patterns": dict(self._patterns)}
+        patterns = {name: pattern_state(pattern) for name, pattern in self._patterns.items()}
+        return {"sums": dict(self._sums), "patterns": patterns}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave. ValueError if it is something else."""
         if not isinstance(state, Mapping) or not {"sums", "patterns"} <= state.keys():
             raise ValueError("state must be what Movement.state_dict gave")
         self._sums = {name: sums.clone() for name, sums in state["sums"].items()}
-        self._patterns = dict(state["patterns"])
+        self._patterns = {name: pattern_from(each) for name, each in state["patterns"].items()}
 
     def _aligned(self, name: str, layer: Any) -> Optional[Tensor]:
         """The layer's sums, shaped as its weights are stored now; None if there are none."""
