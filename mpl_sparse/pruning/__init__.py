@@ -29,6 +29,7 @@ from .scores import (
     magnitude,
     random,
 )
+from .sparse_gpt import sparsegpt
 
 __all__ = [
     "NM",
@@ -64,4 +65,5 @@ __all__ = [
     "prune_by_threshold",
     "random",
     "random_prune_by_pct",
+    "sparsegpt",
 ]
