@@ -29,6 +29,7 @@ from .scores import (
     magnitude,
     random,
 )
+from .sensitivity_analysis import Sensitivity, sensitivity
 from .sparse_gpt import sparsegpt
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Pruner",
     "Rewinding",
     "Schedule",
+    "Sensitivity",
     "SquaredGradient",
     "SynFlow",
     "Taylor",
@@ -65,5 +67,6 @@ __all__ = [
     "prune_by_threshold",
     "random",
     "random_prune_by_pct",
+    "sensitivity",
     "sparsegpt",
 ]

@@ -12,7 +12,7 @@ from ..nn import Prunable, prunable, prunable_layers
 from ..nn.convert import Excluded, check_module
 from .choice import below
 from .granularity import NM, Granularity, Weight, find_granularity
-from .scores import ModelScore, Score, find_score, scores_of
+from .scores import ModelScore, Score, Scores, find_score, scores_of
 from .scores.batches import Loss
 from .selection import Pool, check_selection, dropped, dropped_by_nm, units_of
 
@@ -31,10 +31,13 @@ class Method:
 
     def prune_to(self, model: nn.Module, layers: Layers, pools: Sequence[Pool]) -> None:
         """Bring each pool of `layers` to its density; one that has no more than that stays as it is."""
+        scored = {name: layers[name] for pool in pools for name in pool.names}
+        self.prune_by(scores_of(model, self.score, scored), layers, pools)
+
+    def prune_by(self, scores: Scores, layers: Layers, pools: Sequence[Pool]) -> None:
+        """`prune_to` with scores that are known already."""
         if isinstance(self.granularity, NM):
             raise ValueError(f"granularity={self.granularity!r} decides itself how many weights stay, not a density")
-        scored = {name: layers[name] for pool in pools for name in pool.names}
-        scores = scores_of(model, self.score, scored)
         _drop(layers, dropped(layers, scores, pools, self.granularity, self.selection))
 
     def prune_to_pattern(self, model: nn.Module, layers: Layers) -> None:

@@ -92,7 +92,7 @@ def test_n_of_m(form):
     sparsegpt(model, NM(2, 4), [inputs])
 
     def drop(_, scores):
-        order = scores.argsort(1, stable=True)[:, : max(scores.shape[1] - 2, 0)]
+        order = scores.argsort(dim=1, stable=True)[:, : max(scores.shape[1] - 2, 0)]
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order, True)
 
     full = torch.ones(5, 10, dtype=torch.bool)
