@@ -20,6 +20,7 @@ from .selection import (
     Densities,
     Pool,
     check_density,
+    listed,
     pools_by_density,
     pools_by_pct,
     pools_by_rank,
@@ -79,6 +80,7 @@ def prune(
     Raises:
         TypeError, ValueError: an argument is not as above; no weight has gone then.
     """
+    density = listed(density)
     given = {"density": density, "pct": pct, "rank": rank, "threshold": threshold}
     amounts = [name for name, value in given.items() if value is not None]
     if selection is None and isinstance(density, (Mapping, Sequence)):

@@ -14,7 +14,7 @@ from .schedules import OneShot, Schedule
 from .scores import Score
 from .scores.batches import Loss
 from .scores.running import training_flags_restored
-from .selection import Densities, Pool, pools_by_density, positions_of, remaining_of
+from .selection import Densities, Pool, listed, pools_by_density, positions_of, remaining_of
 from .snapshot import Snapshot
 
 __all__ = ["Pruner"]
@@ -65,6 +65,7 @@ class Pruner:
             raise TypeError(f"schedule must be a Schedule such as Cubic(begin, end), got {schedule!r}")
         if stop is not None and not isinstance(stop, EarlyStop):
             raise TypeError(f"stop must be an EarlyStop, got {stop!r}")
+        density = listed(density)
         if selection is None and isinstance(density, (Mapping, Sequence)):
             selection = "layer"
         self._method = find_method(score, granularity, selection, data, loss)

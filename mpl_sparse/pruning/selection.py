@@ -75,8 +75,7 @@ def pools_by_density(layers: Layers, density: Densities, selection: str) -> List
         TypeError, ValueError: a density is no number in [0, 1]; a sequence has not one a layer; a pattern matches no
             layer; or there is more than one density and layers do not have densities of their own in this selection.
     """
-    if isinstance(density, (Tensor, np.ndarray)):
-        density = density.tolist()
+    density = listed(density)
     if isinstance(density, (Mapping, Sequence)) and not isinstance(density, str):
         if selection not in ("layer", "row"):
             raise ValueError(
@@ -108,6 +107,11 @@ def pools_by_pct(layers: Layers, pct: Any, selection: str) -> List[Pool]:
 def pools_by_rank(layers: Layers, rank: Any, selection: str) -> List[Pool]:
     """The pools that drop `rank` weights each. ValueError if one has fewer."""
     return _pools_that_drop(layers, lambda remaining: check_rank(rank, remaining), selection, "rank")
+
+
+def listed(density: Any) -> Any:
+    """A tensor or array of densities as a number or a list; all else as it is."""
+    return density.tolist() if isinstance(density, (Tensor, np.ndarray)) else density
 
 
 def _pools_that_drop(layers: Layers, drop: Callable[[int], int], selection: str, what: str) -> List[Pool]:

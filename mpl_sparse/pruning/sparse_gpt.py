@@ -13,7 +13,7 @@ from .granularity import NM, check_at_least
 from .method import layers_to_prune
 from .scores.batches import Run, check_data, check_function, run_inputs
 from .scores.obs import check_damping, damped, layer_hessian
-from .selection import Densities, check_density, pools_by_density
+from .selection import Densities, check_density, listed, pools_by_density
 from .storage import is_sparse, positions, stored
 
 __all__ = ["sparsegpt"]
@@ -69,6 +69,7 @@ def sparsegpt(
     check_function("run", run)
     check_at_least("block_size", block_size, 1)
     check_damping(damping)
+    density = listed(density)
     if isinstance(density, (int, float)):
         check_density(density)
     layers = layers_to_prune(model, exclude)

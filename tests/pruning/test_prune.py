@@ -83,7 +83,7 @@ def test_layer_density(form):
     assert counts(model) == {"0": 30, "3": 140, "4": 0}
     model = prune(small(form), {"4": 1.0, "[34]": 0.1}, selection="layer")
     assert counts(model) == {"0": 60, "3": 14, "4": 21}
-    model = prune(small(form), torch.tensor([0.5, 0.25, 1.0]), selection="layer")
+    model = prune(small(form), torch.tensor([0.5, 0.25, 1.0]))
     assert counts(model) == {"0": 30, "3": 35, "4": 21}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..storage import stored
 from .batches import Loss, Run, each_batch
@@ -76,7 +77,9 @@ def batch_gradients(
     tensors = stand_in_tensors(model, layers)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     leaves = [tensors[names[id(stored(layer))]] for layer in layers]
-    with torch.random.fork_rng(devices=[]):
+    # torch's flash attention is differentiable once
+    attention = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
+    with torch.random.fork_rng(devices=[]), attention:
         for batch in each_batch(data):
             with torch.enable_grad():
                 value = _checked_loss(swapped(model, tensors, loss, batch))
