@@ -1,4 +1,10 @@
-"""Pruning of whole models: `scores` say which weights are worth least, `model` takes them from each layer."""
+"""Pruning of whole models, a product of independent parts: score x granularity x selection x schedule.
+
+`prune` puts the first three together once, `Pruner` all four during training; `scores`, `granularity`, `selection` and
+`schedules` are the parts, a file or folder each. `Rewinding`, `EarlyStop` and `sensitivity` go with any of them.
+`sparsegpt` also corrects the weights that stay. The functions prune_by_* prune each layer for itself, as the layers' own
+methods do.
+"""
 
 from .. import requires_torch  # noqa: F401
 from .early_stop import EarlyStop

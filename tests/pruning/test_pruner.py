@@ -197,6 +197,20 @@ def test_a_stop_survives_a_file(tmp_path):
     assert_same(bits(other), before)
 
 
+def test_the_first_densities_come_from_the_file():
+    """A pruner that is made for a model that is half pruned already goes on as the one that pruned it."""
+    model = fresh("sparse")
+    pruner = Pruner(model, 0.1, schedule=Cubic(0, 6))
+    for _ in range(4):
+        pruner.step()
+    other = fresh("sparse")
+    other.load_state_dict(model.state_dict())
+    again = Pruner(other, 0.1, schedule=Cubic(0, 6))
+    again.load_state_dict(pruner.state_dict())
+    pruner.step(), again.step()
+    assert counts(other) == counts(model) and sum(counts(model)) == math.floor((0.1 + 0.9 / 27) * sum(SIZES) + 0.5)
+
+
 def test_an_error_leaves_the_count_of_steps():
     model, broken = fresh("masked"), [True]
 

@@ -248,6 +248,27 @@ def test_movement_starts_anew_where_weights_grow(form):
     assert not movement.of(model)["first"].reshape(layer.weight_shape)[~before].any()
 
 
+@every_form
+def test_movement_of_a_pruned_weight_is_forgotten(form):
+    _, model, _ = odd_forms(form)
+    movement, layer = pruning.Movement(), dict(prunable_layers(model))["first"]
+    before = layer.mask.clone()
+    for _ in range(2):
+        model.zero_grad()
+        F.cross_entropy(model(batches()[0][0]), batches()[0][1]).backward()
+        movement.accumulate(model)
+        layer.prune_by_pct(0.5)
+    layer.prune_by_pct(0.0)
+    kept = layer.mask.clone()
+    model.zero_grad()
+    F.cross_entropy(model(batches()[0][0]), batches()[0][1]).backward()
+    movement.accumulate(model)
+    layer.set_mask(before)
+    sums = torch.zeros_like(before, dtype=torch.float64)
+    sums[before] = movement.of(model)["first"]
+    assert not sums[~kept].any() and sums[kept].all()
+
+
 def test_movement_before_anything_moved():
     _, model, _ = odd_forms("masked")
     with pytest.raises(ValueError, match="no movements yet"):
