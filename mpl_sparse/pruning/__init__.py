@@ -1,9 +1,8 @@
 """Pruning of whole models, a product of independent parts: score x granularity x selection x schedule.
 
 `prune` puts the first three together once, `Pruner` all four during training; `scores`, `granularity`, `selection` and
-`schedules` are the parts, a file or folder each. `Rewinding`, `EarlyStop` and `sensitivity` go with any of them.
-`sparsegpt` also corrects the weights that stay. The functions prune_by_* prune each layer for itself, as the layers' own
-methods do.
+`schedules` are the parts. `Rewinding`, `EarlyStop` and `sensitivity` go with any of them. `sparsegpt` also corrects the
+weights that stay. The functions prune_by_* prune each layer for itself, as the layers' own methods do.
 """
 
 from .. import requires_torch  # noqa: F401
