@@ -7,7 +7,7 @@ from .convert import prunable, prunable_layers, to_dense, to_sparse
 from .fusion import Folded, fuse
 from .linear import DenseLinear, SparseLinear
 from .lstm import DenseLSTM, PrunableLSTM, SparseLSTM
-from .prunable_layer import Prunable, check_pct, check_rank, check_threshold
+from .prunable_layer import Prunable, check_pct, check_rank, check_threshold, lowest
 from .values import carry, pattern_of, times_bound
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "check_threshold",
     "conversion_report",
     "fuse",
+    "lowest",
     "pattern_of",
     "prunable",
     "prunable_layers",

@@ -68,7 +68,7 @@ def prunable(model: nn.Module, exclude: Patterns = ()) -> nn.Module:
             it is.
     """
     check_module(model)
-    excluded = _Excluded(model, exclude)
+    excluded = Excluded(model, exclude)
     for name, module in model.named_modules():
         if isinstance(module, (nn.LazyLinear, nn.LazyConv2d)) and module.has_uninitialized_params():
             raise ValueError(f"model: its layer {name!r} is lazy, its shape is not known yet: run one forward first")
@@ -118,7 +118,7 @@ def to_sparse(model: nn.Module, min_sparsity: float = 0.0, exclude: Patterns = (
     """
     check_module(model)
     least = check_min_sparsity(min_sparsity)
-    excluded = _Excluded(model, exclude)
+    excluded = Excluded(model, exclude)
     uses, owners = other_uses(model, _becomes), other_owners(model)
     copies = _Copies(model)
     rows: List[Row] = []
@@ -206,7 +206,7 @@ class _Copies:
         return copied
 
 
-class _Excluded:
+class Excluded:
     """The layers that the caller wants left alone."""
 
     def __init__(self, model: nn.Module, exclude: Patterns) -> None:

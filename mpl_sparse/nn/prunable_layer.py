@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..pattern import Pattern
 
-__all__ = ["Prunable", "check_pct", "check_rank", "check_threshold"]
+__all__ = ["Prunable", "check_pct", "check_rank", "check_threshold", "lowest"]
 
 
 class Prunable:
@@ -73,7 +73,7 @@ class Prunable:
             raise ValueError(f"scores must have shape ({remaining},), got {tuple(scores.shape)}")
         count = _count("count", count, remaining)
         if count:
-            self._keep(~_lowest(scores.detach(), count))
+            self._keep(~lowest(scores.detach(), count))
 
     def prune_by_threshold(self, thr: float) -> None:
         """Keep the weights with |w| >= thr.
@@ -127,7 +127,7 @@ class Prunable:
         self.to(device)  # type: ignore[attr-defined]
 
 
-def _lowest(scores: Tensor, count: int) -> Tensor:
+def lowest(scores: Tensor, count: int) -> Tensor:
     """Where the `count` lowest scores are, count >= 1; of equal scores the first ones; NaN is the largest. bool."""
     last = scores.kthvalue(count).values  # by selection: sorting millions of weights would take seconds
     if last.isnan():

@@ -1,6 +1,13 @@
-"""Pruning of whole models: `scores` say which weights are worth least, `model` takes them from each layer."""
+"""Pruning of whole models, a product of independent parts: score x granularity x selection x schedule.
+
+`prune` puts the first three together once, `Pruner` all four during training; `scores`, `granularity`, `selection` and
+`schedules` are the parts. `Rewinding`, `EarlyStop` and `sensitivity` go with any of them. `sparsegpt` also corrects the
+weights that stay. The functions prune_by_* prune each layer for itself, as the layers' own methods do.
+"""
 
 from .. import requires_torch  # noqa: F401
+from .early_stop import EarlyStop
+from .granularity import NM, Block, Filter, Granularity, Kernel, Weight
 from .model import (
     PerLayer,
     prune_by_pct,
@@ -9,16 +16,62 @@ from .model import (
     prune_by_threshold,
     random_prune_by_pct,
 )
-from .scores import SCORES, magnitude, random
+from .one_shot import prune
+from .pruner import Pruner
+from .rewinding import Rewinding
+from .schedules import Cubic, Exponential, Iterative, OneShot, Schedule
+from .scores import (
+    OBS,
+    SCORES,
+    SNIP,
+    GraSP,
+    ModelScore,
+    Movement,
+    SquaredGradient,
+    SynFlow,
+    Taylor,
+    Wanda,
+    magnitude,
+    random,
+)
+from .sensitivity_analysis import Sensitivity, sensitivity
+from .sparse_gpt import sparsegpt
 
 __all__ = [
+    "NM",
+    "OBS",
     "SCORES",
+    "SNIP",
+    "Block",
+    "Cubic",
+    "EarlyStop",
+    "Exponential",
+    "Filter",
+    "GraSP",
+    "Granularity",
+    "Iterative",
+    "Kernel",
+    "ModelScore",
+    "Movement",
+    "OneShot",
     "PerLayer",
+    "Pruner",
+    "Rewinding",
+    "Schedule",
+    "Sensitivity",
+    "SquaredGradient",
+    "SynFlow",
+    "Taylor",
+    "Wanda",
+    "Weight",
     "magnitude",
+    "prune",
     "prune_by_pct",
     "prune_by_rank",
     "prune_by_score",
     "prune_by_threshold",
     "random",
     "random_prune_by_pct",
+    "sensitivity",
+    "sparsegpt",
 ]

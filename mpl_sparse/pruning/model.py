@@ -8,7 +8,7 @@ import numpy as np
 from torch import Generator, Tensor, nn
 
 from ..nn import Prunable, check_pct, check_rank, check_threshold, prunable_layers
-from .scores import SCORES, Score
+from .scores import Score, find_score, scores_of
 
 __all__ = ["PerLayer", "prune_by_pct", "prune_by_rank", "prune_by_score", "prune_by_threshold", "random_prune_by_pct"]
 
@@ -81,22 +81,19 @@ def prune_by_score(model: ModelT, score: Union[str, Score], pct: PerLayer[float]
     """Drop the int(pct * remaining) weights of a layer with the lowest scores, in place. Returns the model.
 
     Args:
-        score: a name in `mpl_sparse.pruning.SCORES`, or a function from a prunable layer to the scores (num_weight,) of
-            its remaining weights in row-major order.
+        score: a name in `mpl_sparse.pruning.SCORES`, a function from a prunable layer to the scores (num_weight,) of
+            its remaining weights in row-major order, or an object such as `mpl_sparse.pruning.SNIP(data)`.
 
     Raises:
         TypeError, ValueError: for an unknown score or one of the wrong shape, and as `prune_by_pct`; nothing is pruned
             then.
     """
-    score = _find_score(score)
-    scored = [(layer, score(layer), int(layer_pct * layer.num_weight)) for layer, layer_pct in _assign_pct(model, pct)]
-    for layer, scores, _ in scored:
-        if not isinstance(scores, Tensor):
-            raise TypeError(f"score must give a torch tensor, got {type(scores).__name__}")
-        if scores.shape != (layer.num_weight,):
-            raise ValueError(f"score must give {(layer.num_weight,)} numbers for {layer}, got {tuple(scores.shape)}")
-    for layer, scores, count in scored:
-        layer.prune_lowest(scores, count)
+    score = find_score(score)
+    work = _assign_pct(model, pct)
+    names = {layer: name for name, layer in prunable_layers(model)}
+    scores = scores_of(model, score, {names[layer]: layer for layer, _ in work})
+    for layer, layer_pct in work:
+        layer.prune_lowest(scores[names[layer]], int(layer_pct * layer.num_weight))
     return model
 
 
@@ -123,13 +120,3 @@ def _assign_pct(model: nn.Module, pct: PerLayer[float]) -> List[Tuple[Prunable, 
     for _, layer_pct in work:
         check_pct(layer_pct)
     return work
-
-
-def _find_score(score: Union[str, Score]) -> Score:
-    if callable(score):
-        return score
-    if not isinstance(score, str):
-        raise TypeError(f"score must be a name or a function, got {score!r}")
-    if score not in SCORES:
-        raise ValueError(f"score must be one of {sorted(SCORES)}, got {score!r}")
-    return SCORES[score]

@@ -139,16 +139,22 @@ def test_magnitude_is_prune_by_pct(model):
 
 def test_every_registered_score_has_one_number_a_weight(model):
     pruning.prune_by_pct(model, 0.3)
-    for score in pruning.SCORES.values():
+    local = [score for score in pruning.SCORES.values() if not isinstance(score, type)]
+    assert local == [pruning.magnitude, pruning.random]
+    for score in local:
         for _, layer in prunable_layers(model):
             assert score(layer).shape == (layer.num_weight,)
 
 
 def test_bad_scores(model):
-    with pytest.raises(ValueError, match=r"score must be one of \['magnitude', 'random'\], got 'colour'"):
+    with pytest.raises(ValueError, match=r"score must be one of \[.*'magnitude', 'obs', 'random'.*\], got 'colour'"):
         pruning.prune_by_score(model, "colour", 0.5)
     with pytest.raises(TypeError, match="score must be a name or a function, got 3"):
         pruning.prune_by_score(model, 3, 0.5)
+    with pytest.raises(ValueError, match="score 'snip' needs data"):
+        pruning.prune_by_score(model, "snip", 0.5)
+    with pytest.raises(TypeError, match=r"make one, SNIP\(data\)"):
+        pruning.prune_by_score(model, pruning.SNIP, 0.5)
     with pytest.raises(ValueError, match="score must give"):
         pruning.prune_by_score(model, lambda layer: layer.remaining_weight()[: 33 + 44], 0.5)
     assert counts(model) == SIZES

@@ -1,20 +1,13 @@
-"""What a weight is worth.
-
-A score is a function of a prunable layer: one number for each remaining weight, in row-major order; the lowest go.
-"""
+"""Scores that need nothing but the layer."""
 
 from __future__ import annotations
-
-from typing import Callable, Dict
 
 import torch
 from torch import Tensor
 
-from ..nn import Prunable
+from ...nn import Prunable
 
-__all__ = ["SCORES", "Score", "magnitude", "random"]
-
-Score = Callable[[Prunable], Tensor]
+__all__ = ["magnitude", "random"]
 
 
 def magnitude(layer: Prunable) -> Tensor:
@@ -25,6 +18,3 @@ def magnitude(layer: Prunable) -> Tensor:
 def random(layer: Prunable) -> Tensor:
     """Uniform in [0, 1), (num_weight,), from torch's default generator: what every other score has to beat."""
     return torch.rand(layer.num_weight, device=layer.remaining_weight().device)
-
-
-SCORES: Dict[str, Score] = {"magnitude": magnitude, "random": random}
