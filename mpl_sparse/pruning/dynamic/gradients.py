@@ -19,7 +19,7 @@ from ...nn import DenseConv2d, Prunable, SparseConv2d, prunable_layers
 
 __all__ = ["BLOCK_BYTES", "GrowthGradients", "growth_gradients", "trained_layers"]
 
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 2**20  # to choose from a block takes some ten times as much
 
 
 class GrowthGradients:

@@ -12,7 +12,9 @@ from ...nn.masked import Masked
 from ...pattern import Pattern
 from .gradients import weight_of
 
-__all__ = ["checked_optimizer", "move_layers", "pattern_at", "positions_of"]
+__all__ = ["Placement", "checked_optimizer", "move_layer", "placement", "positions_of"]
+
+Placement = Any  # the Pattern of a sparse layer, the mask of a masked one: what each keeps its positions in
 
 
 def positions_of(layer: Any) -> Tensor:
@@ -22,11 +24,16 @@ def positions_of(layer: Any) -> Tensor:
     return torch.from_numpy(layer.pattern.flat_positions())
 
 
-def pattern_at(positions: Tensor, shape: torch.Size) -> Pattern:
-    """The pattern of `positions`, int64, increasing, of a flat weight of this shape."""
+def placement(layer: Any, positions: Tensor) -> Placement:
+    """Those positions of the flat weight, int64, increasing, as the layer keeps them."""
+    shape = layer.weight_shape
+    if isinstance(layer, Masked):
+        mask = torch.zeros(shape, dtype=torch.bool, device=layer.mask.device)
+        mask.view(-1)[positions] = True
+        return mask
     cols = shape[1:].numel()
     row_ptr = torch.searchsorted(positions, torch.arange(shape[0] + 1) * cols)
-    return Pattern.from_csr(row_ptr, positions - positions // max(cols, 1) * cols, shape)
+    return Pattern.from_csr(row_ptr, positions.remainder(max(cols, 1)).int(), shape)
 
 
 def checked_optimizer(optimizer: Any, layers: Dict[str, Any]) -> Optimizer:
@@ -49,42 +56,35 @@ def checked_optimizer(optimizer: Any, layers: Dict[str, Any]) -> Optimizer:
 
 
 @torch.no_grad()
-def move_layers(
-    layers: Dict[str, Any], kept: Dict[str, Tensor], after: Dict[str, Tensor], optimizer: Optional[Optimizer]
-) -> None:
-    """Give each layer in `after` those positions. Weights at `kept`, a part of the old and of the new positions, keep
-    their value, gradient and optimizer state; all others start fresh, also those that were there before.
+def move_layer(layer: Any, to: Placement, optimizer: Optimizer, dropped: Optional[Tensor] = None) -> None:
+    """Give the layer other positions, as :func:`placement` made them. Weights that it has before and after keep their
+    value, gradient and optimizer state; those that grow start fresh.
 
     Args:
-        layers: by name; `kept` and `after` hold int64 positions, increasing, for some of these names.
+        dropped: bool (num_weight,), True for remaining weights that start fresh even if `to` has them.
     """
-    for name in after:
-        _set_positions(layers[name], kept[name])
-    if optimizer is not None:
-        # Between the two moves the state moves too: so what goes and comes back does not count as surviving. A
-        # state_dict shows the state at the positions of its moment, so an optimizer that follows moves it now.
-        optimizer.state_dict()
-    for name in after:
-        if isinstance(layers[name], Masked):
-            _clear_pruned(layers[name], optimizer)
-    for name, positions in after.items():
-        _set_positions(layers[name], positions)
-
-
-def _set_positions(layer: Any, positions: Tensor) -> None:
     if isinstance(layer, Masked):
-        mask = torch.zeros(layer.weight_shape, dtype=torch.bool, device=layer.mask.device)
-        mask.view(-1)[positions] = True
-        layer.set_mask(mask)
-    else:
-        layer.pattern = pattern_at(positions, layer.weight_shape)
+        if dropped is not None:
+            layer.mask[layer.mask.clone()] = ~dropped
+        _clear_pruned(layer, optimizer)
+        layer.set_mask(to)
+        return
+    if dropped is not None:
+        layer.pattern = layer.pattern.keep((~dropped).numpy())
+        _follow_now(optimizer)  # or what goes and comes back would count as surviving
+    layer.pattern = to
+    _follow_now(optimizer)  # or it would hold the old pattern, and its plans, until it steps
 
 
-def _clear_pruned(layer: Any, optimizer: Optional[Optimizer]) -> None:
+def _follow_now(optimizer: Optimizer) -> None:
+    """Let the state move: a state_dict shows it at the positions of its moment."""
+    optimizer.state_dict()
+
+
+def _clear_pruned(layer: Any, optimizer: Optimizer) -> None:
     """Zero the weights, gradients and optimizer state under the mask, where momentum and weight decay have gone on."""
     parameter = weight_of(layer)
     pruned = ~layer.mask
-    state = {} if optimizer is None else optimizer.state.get(parameter, {})
-    for entries in (parameter, parameter.grad, *state.values()):
+    for entries in (parameter, parameter.grad, *optimizer.state.get(parameter, {}).values()):
         if isinstance(entries, Tensor) and entries.shape == pruned.shape:
             entries.masked_fill_(pruned, 0)

@@ -15,7 +15,7 @@ from ..time_model import TimeModel
 from .drop import smallest_magnitude
 from .fractions import checked_fraction
 from .gradients import GrowthGradients, trained_layers, weight_of
-from .positions import checked_optimizer, move_layers, positions_of
+from .positions import checked_optimizer, move_layer, placement, positions_of
 
 __all__ = ["PruneFL", "Reconfiguration", "best_additions"]
 
@@ -150,9 +150,8 @@ class PruneFL:
             raise ValueError(f"round must be an integer, at least 0, got {round!r}")
         optimizer = checked_optimizer(self._optimizer, self._layers)
         share = self.removable * 0.5 ** (round / self.half_life)
-        old = {name: positions_of(layer) for name, layer in self._layers.items()}
         stay = {
-            name: old[name][~smallest_magnitude(layer.remaining_weight(), share)]
+            name: positions_of(layer)[~smallest_magnitude(layer.remaining_weight(), share)]
             for name, layer in self._layers.items()
         }
         counts = {name: layer.num_weight for name, layer in self._all_layers.items()}
@@ -169,16 +168,13 @@ class PruneFL:
         candidates = [self._squares[name].index_fill_(0, stay[name], -1.0) for name in self._layers]
         times = [self.time_model.per_weight[name] for name in self._layers]
         added = dict(zip(self._layers, best_additions(gain, seconds, candidates, times, room)))
-        kept, after = {}, {}
         for name, layer in self._layers.items():
-            keeps = torch.zeros(layer.weight_shape.numel(), dtype=torch.bool)
-            keeps[stay[name]] = True
-            keeps[added[name]] = True
-            gain += _sum(self._squares[name][added[name]])
-            kept[name], after[name] = old[name][keeps[old[name]]], keeps.nonzero().squeeze(1)
-            counts[name] = after[name].numel()
-        changed = {name: each for name, each in after.items() if not torch.equal(each, old[name])}
-        move_layers(self._layers, kept, changed, optimizer)
+            squares = self._squares.pop(name)
+            gain += _sum(squares[added[name]])
+            positions = torch.cat((stay[name], added[name]))
+            positions.numpy().sort()
+            counts[name] = positions.numel()
+            move_layer(layer, placement(layer, positions), optimizer)
         self._squares, self._squares_of_others = {}, 0.0
         seconds = self.time_model.seconds(counts)
         return Reconfiguration(counts, seconds, _ratio(gain, seconds))

@@ -12,7 +12,7 @@ from .drop import DropRule, smallest_magnitude
 from .fractions import Fraction, checked_count, checked_fraction, constant_fraction, cosine_fraction
 from .gradients import GrowthGradients, trained_layers
 from .grow import AtRandom, GrowRule, LargestGradient
-from .positions import checked_optimizer, move_layers, positions_of
+from .positions import Placement, checked_optimizer, move_layer, placement, positions_of
 
 __all__ = ["SET", "DynamicSparsity", "RigL"]
 
@@ -134,20 +134,25 @@ class DynamicSparsity:
         optimizer = checked_optimizer(self._optimizer, self._layers)
         if self.grow.needs_gradients and not any(map(self._gradients.calls, self._layers)):
             raise RuntimeError("no gradients to grow by: call step() after the backward of its training step")
-        kept, after = {}, {}
-        for name, layer in self._layers.items():
-            positions, numel = positions_of(layer), layer.weight_shape.numel()
-            if positions.numel() < numel:
-                dropped = self.drop(layer.remaining_weight(), fraction)
-                count = int(dropped.sum())
-                if count:
-                    kept[name] = positions[~dropped]
-                    blocks: Iterable[Tuple[range, Tensor]] = (
-                        self._gradients.blocks(name) if self.grow.needs_gradients else ()
-                    )
-                    grown = self.grow.choose(kept[name], numel, count, blocks, self.generator)
-                    after[name] = torch.cat((kept[name], grown)).sort().values
-        move_layers(self._layers, kept, after, optimizer)
+        moves = {name: move for name in self._layers for move in [self._choose(name, fraction)] if move is not None}
+        for name, (dropped, to) in moves.items():
+            move_layer(self._layers[name], to, optimizer, dropped)
+
+    def _choose(self, name: str, fraction: float) -> Optional[Tuple[Tensor, Placement]]:
+        """Which of the layer's weights go, and where it then has its weights; None if it stays as it is."""
+        layer = self._layers[name]
+        numel = layer.weight_shape.numel()
+        if layer.num_weight == numel:
+            return None
+        dropped = self.drop(layer.remaining_weight(), fraction)
+        count = int(dropped.sum())
+        if not count:
+            return None
+        kept = positions_of(layer)[~dropped]
+        blocks: Iterable[Tuple[range, Tensor]] = self._gradients.blocks(name) if self.grow.needs_gradients else ()
+        positions = torch.cat((kept, self.grow.choose(kept, numel, count, blocks, self.generator)))
+        positions.numpy().sort()  # in place: torch's sort makes as many indices besides
+        return dropped, placement(layer, positions)
 
 
 class SET(DynamicSparsity):
