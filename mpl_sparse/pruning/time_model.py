@@ -173,7 +173,7 @@ def non_negative_least_squares(matrix: np.ndarray, target: np.ndarray) -> np.nda
 
 def _cases(model: nn.Module, densities: Sequence[float]) -> Iterator[Counts]:
     """Give the layers of `model` the densities of each case, and tell how many weights they then have."""
-    generator = Generator().manual_seed(0)
+    generator = Generator("cpu").manual_seed(0)
     layers = dict(prunable_layers(model))
     for layer in layers.values():
         _scatter(layer, densities[0], generator)
@@ -189,7 +189,7 @@ def _cases(model: nn.Module, densities: Sequence[float]) -> Iterator[Counts]:
 
 def _scatter(layer: Any, density: float, generator: Generator) -> None:
     """Keep each position with this probability, and give all that remain values of a usual size."""
-    mask = torch.empty(layer.weight_shape, dtype=torch.bool).bernoulli_(density, generator=generator)
+    mask = torch.empty(layer.weight_shape, dtype=torch.bool, device="cpu").bernoulli_(density, generator=generator)
     layer.set_mask(mask)
     with torch.no_grad():
         for name in ("values", "weight"):

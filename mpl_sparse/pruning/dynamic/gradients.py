@@ -186,7 +186,7 @@ def _linear_blocks(
 
 def _joined(matrices: List[Tensor], width: int, dtype: torch.dtype) -> Tensor:
     if not matrices:
-        return torch.zeros(0, width, dtype=dtype)
+        return torch.zeros(0, width, dtype=dtype, device="cpu")
     return matrices[0] if len(matrices) == 1 else torch.cat(matrices)
 
 
@@ -197,7 +197,7 @@ def _conv2d_blocks(layer: Any, calls: List[_Call], most: int, dtype: torch.dtype
     for block in _blocks_of_groups(out_channels, per_group, most):
         groups = range(block.start // per_group, -(-block.stop // per_group))
         shape = len(block), in_channels, kernel_height, kernel_width
-        gradient = torch.zeros(shape, dtype=dtype)
+        gradient = torch.zeros(shape, dtype=dtype, device=images[0][0].device if images else "cpu")
         for input, grad_output in images:
             if input.shape[0] and gradient.numel():
                 gradient += torch.ops.aten.convolution_backward(

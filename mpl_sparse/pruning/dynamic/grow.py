@@ -44,10 +44,10 @@ class LargestGradient(GrowRule):
 
     def choose(self, kept: Tensor, numel: int, count: int, blocks: Blocks, generator: Generator) -> Tensor:
         """See :meth:`GrowRule.choose`."""
-        best, where = torch.empty(0), torch.empty(0, dtype=torch.int64)
+        best, where = kept.new_empty(0, dtype=torch.float32), kept.new_empty(0)
         for rows, block in blocks:
             start = rows.start * block.shape[1]
-            size = block.abs().nan_to_num_(nan=0.0, posinf=torch.inf).reshape(-1)
+            size = block.abs().nan_to_num_(nan=0.0, posinf=torch.inf).reshape(-1).cpu()
             taken = kept[torch.searchsorted(kept, start) : torch.searchsorted(kept, start + size.numel())]
             size[taken - start] = -1.0
             # ties with what is held already lose: they stand further back
@@ -71,17 +71,19 @@ class AtRandom(GrowRule):
     def choose(self, kept: Tensor, numel: int, count: int, blocks: Blocks, generator: Generator) -> Tensor:
         """See :meth:`GrowRule.choose`."""
         ranks = distinct(numel - kept.numel(), count, generator)  # the first free position, the fifth, ...
-        before = kept - torch.arange(kept.numel())  # of each position that stays: how many free ones stand before it
+        before = kept - torch.arange(
+            kept.numel(), device="cpu"
+        )  # of each position that stays: how many free ones stand before it
         return ranks + torch.searchsorted(before, ranks, right=True)
 
 
 def distinct(population: int, count: int, generator: Generator) -> Tensor:
     """`count` different numbers in [0, population), int64, increasing; every choice is equally likely."""
     if 2 * count > population:
-        return torch.randperm(population, generator=generator)[:count].sort().values
-    drawn = torch.empty(0, dtype=torch.int64)
+        return torch.randperm(population, generator=generator, device="cpu")[:count].sort().values
+    drawn = torch.empty(0, dtype=torch.int64, device="cpu")
     while drawn.numel() < count:  # the first so many different ones of a sequence of draws
-        more = torch.randint(population, (count + count // 2 + 8,), generator=generator)
+        more = torch.randint(population, (count + count // 2 + 8,), generator=generator, device="cpu")
         both = torch.cat((drawn, more))
         values, order = both.sort(stable=True)
         first = torch.ones_like(values, dtype=torch.bool)

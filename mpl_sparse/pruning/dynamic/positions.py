@@ -18,9 +18,9 @@ Placement = Any  # the Pattern of a sparse layer, the mask of a masked one: what
 
 
 def positions_of(layer: Any) -> Tensor:
-    """int64, increasing: the remaining positions of the layer's flat weight."""
+    """int64, on the CPU, increasing: the remaining positions of the layer's flat weight."""
     if isinstance(layer, Masked):
-        return layer.mask.reshape(-1).nonzero().squeeze(1)
+        return layer.mask.reshape(-1).nonzero().squeeze(1).cpu()
     return torch.from_numpy(layer.pattern.flat_positions())
 
 
@@ -32,7 +32,7 @@ def placement(layer: Any, positions: Tensor) -> Placement:
         mask.view(-1)[positions] = True
         return mask
     cols = shape[1:].numel()
-    row_ptr = torch.searchsorted(positions, torch.arange(shape[0] + 1) * cols)
+    row_ptr = torch.searchsorted(positions, torch.arange(shape[0] + 1, device="cpu") * cols)
     return Pattern.from_csr(row_ptr, positions.remainder(max(cols, 1)).int(), shape)
 
 
@@ -63,14 +63,13 @@ def move_layer(layer: Any, to: Placement, optimizer: Optimizer, dropped: Optiona
     Args:
         dropped: bool (num_weight,), True for remaining weights that start fresh even if `to` has them.
     """
+    if dropped is not None:
+        layer._keep(~dropped)
     if isinstance(layer, Masked):
-        if dropped is not None:
-            layer.mask[layer.mask.clone()] = ~dropped
         _clear_pruned(layer, optimizer)
         layer.set_mask(to)
         return
     if dropped is not None:
-        layer.pattern = layer.pattern.keep((~dropped).numpy())
         _follow_now(optimizer)  # or what goes and comes back would count as surviving
     layer.pattern = to
     _follow_now(optimizer)  # or it would hold the old pattern, and its plans, until it steps

@@ -151,7 +151,7 @@ class PruneFL:
         optimizer = checked_optimizer(self._optimizer, self._layers)
         share = self.removable * 0.5 ** (round / self.half_life)
         stay = {
-            name: positions_of(layer)[~smallest_magnitude(layer.remaining_weight(), share)]
+            name: positions_of(layer)[~smallest_magnitude(layer.remaining_weight(), share).cpu()]
             for name, layer in self._layers.items()
         }
         counts = {name: layer.num_weight for name, layer in self._all_layers.items()}
@@ -204,10 +204,11 @@ class PruneFL:
     def _add(self, name: str, weight: float) -> None:
         cols = self._layers[name].weight_shape[1:].numel()
         for rows, block in self._gradients.blocks(name):
+            entries = block.reshape(-1).cpu()
             if name not in self._squares:
-                self._squares[name] = block.new_zeros(self._layers[name].weight_shape.numel())
+                self._squares[name] = entries.new_zeros(self._layers[name].weight_shape.numel())
             into = self._squares[name][rows.start * cols : rows.stop * cols]
-            into.addcmul_(block.reshape(-1), block.reshape(-1), value=weight)
+            into.addcmul_(entries, entries, value=weight)
 
 
 def best_additions(
@@ -227,15 +228,17 @@ def best_additions(
     Returns:
         For each layer the chosen positions, int64, increasing.
     """
+    if not candidates:
+        return []
     first = _ratio(gain, seconds)
     found = []
     for each, time in zip(candidates, times):
         # a candidate without gain is never worth its time, also where that is 0
         able = (each > 0) & (each.double() / time > first)
         found.append(able.nonzero().squeeze(1))
-    gains = torch.cat([torch.empty(0), *(each[at].double() for each, at in zip(candidates, found))]).double()
-    costs = torch.cat([gains.new_full(at.shape, time) for at, time in zip(found, times)] or [gains])
-    layers = torch.cat([torch.full_like(at, i) for i, at in enumerate(found)] or [gains.long()])
+    gains = torch.cat([each[at].double() for each, at in zip(candidates, found)])
+    costs = torch.cat([gains.new_full(at.shape, time) for at, time in zip(found, times)])
+    layers = torch.cat([torch.full_like(at, i) for i, at in enumerate(found)])
     ratios, order = (gains / costs).sort(descending=True, stable=True)
     gains, costs = gains[order], costs[order]
     before = _sums_before(gain, gains) / _sums_before(seconds, costs)
@@ -243,7 +246,7 @@ def best_additions(
     worth = ratios > before.nan_to_num(nan=0.0, posinf=torch.inf)
     count = int(worth.long().cumprod(0).sum())
     taken = order[: count if most is None else min(count, most)].sort().values
-    positions, owners = torch.cat([*found, order[:0]])[taken], layers[taken]
+    positions, owners = torch.cat(found)[taken], layers[taken]
     return [positions[owners == i] for i in range(len(candidates))]
 
 

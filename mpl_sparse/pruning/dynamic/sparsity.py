@@ -23,8 +23,8 @@ class DynamicSparsity:
     At the training steps `interval`, 2 * `interval`, ... below `until`, in each layer the drop rule takes away
     `fraction(step)` of the weights, and as many grow where the grow rule says. A layer's number of weights never
     changes. Grown weights start at 0 with a fresh optimizer state; a weight that is dropped and grown in one update is
-    a grown one. Survivors keep their value and state. Layers of which nothing is pruned, and those whose weight
-    requires no gradient, stay as they are.
+    a grown one. Survivors keep their value and state. Layers of which nothing is pruned, those whose weight
+    requires no gradient, and, where growth needs gradients, those that were not called, stay as they are.
 
     Call :meth:`step` once each training step, after backward and before the optimizer's step::
 
@@ -83,7 +83,7 @@ class DynamicSparsity:
         self._gradients = GrowthGradients(self._layers)
         self._optimizer = checked_optimizer(optimizer, self._layers)
         if generator is None:
-            generator = Generator().manual_seed(int(torch.randint(2**62, ())))
+            generator = Generator("cpu").manual_seed(int(torch.randint(2**62, (), device="cpu")))
         self.generator = generator
         self.steps = 0
         self._await_update()
@@ -142,9 +142,9 @@ class DynamicSparsity:
         """Which of the layer's weights go, and where it then has its weights; None if it stays as it is."""
         layer = self._layers[name]
         numel = layer.weight_shape.numel()
-        if layer.num_weight == numel:
+        if layer.num_weight == numel or (self.grow.needs_gradients and not self._gradients.calls(name)):
             return None
-        dropped = self.drop(layer.remaining_weight(), fraction)
+        dropped = self.drop(layer.remaining_weight(), fraction).cpu()
         count = int(dropped.sum())
         if not count:
             return None

@@ -314,6 +314,32 @@ def test_full_and_frozen_and_empty_layers_stay():
     assert [layer.pattern is pattern for layer, pattern in zip(sparse, patterns)] == [True, True, True, False]
 
 
+def test_layers_that_were_not_called_stay_where_growth_needs_gradients():
+    model = nn.ModuleDict({"used": DenseLinear(4, 4), "unused": DenseLinear(4, 4)})
+    for layer in model.values():
+        layer.random_prune_by_pct(0.5)
+    model = to_sparse(model)
+    topology = RigL(model, SGD(model.parameters(), lr=0.1), until=100, interval=1, alpha=1.0)
+    patterns = {name: layer.pattern for name, layer in model.items()}
+    model["used"](torch.randn(3, 4)).square().sum().backward()
+    assert topology.step()
+    assert model["unused"].pattern is patterns["unused"] and model["used"].pattern != patterns["used"]
+
+
+@pytest.mark.parametrize("make_topology", TOPOLOGIES.values(), ids=TOPOLOGIES)
+@pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
+def test_another_default_device_changes_nothing(form, make_topology):
+    net, data = Net(), small_batches(6)
+    trained = []
+    for device in ("cpu", "meta"):
+        model = form(net)
+        optimizer = SGD(model.parameters(), lr=0.1, momentum=0.9)
+        with torch.device(device):
+            train(model, optimizer, make_topology(model, optimizer), data)
+        trained.append(model.state_dict())
+    assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
+
+
 def test_nothing_is_recorded_but_in_the_step_of_an_update():
     model = to_sparse(Net())
     optimizer = SGD(model.parameters(), lr=0.1)
