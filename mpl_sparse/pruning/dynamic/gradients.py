@@ -30,6 +30,7 @@ class GrowthGradients:
     each call, until :meth:`clear`. Copies and pickles of the model do not record.
 
     What records are forward hooks of the layers. While they are there, an LSTM calls its recurrent layer at every step.
+    torch.compile leaves out hooks that come later: run the model itself.
 
     Raises:
         TypeError: one of `layers`, by name, is not prunable.
@@ -61,6 +62,11 @@ class GrowthGradients:
                 record = _Recorder(layer, self._calls[name])
                 # before the user's hooks, which may change the output
                 self._hooks.append(layer.register_forward_hook(record, prepend=True, with_kwargs=True))
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether it records."""
+        return bool(self._hooks)
 
     def disarm(self) -> None:
         """Record no more; what is recorded stays."""

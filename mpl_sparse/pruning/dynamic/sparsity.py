@@ -40,8 +40,9 @@ class DynamicSparsity:
     alike (an entry of a masked layer's state starts at 0, whatever the optimizer has for a fresh one).
 
     A grow rule that needs the gradient has it recorded in the step of an update and in no other: see
-    :class:`~mpl_sparse.pruning.dynamic.GrowthGradients` for what that costs. Each process of a data-parallel training
-    would choose by its own gradients: that is not supported.
+    :class:`~mpl_sparse.pruning.dynamic.GrowthGradients` for what that costs. torch.compile leaves out hooks that come
+    later, so in that step run the model itself: `forward = model if topology.is_recording else compiled`. Each process
+    of a data-parallel training would choose by its own gradients: that is not supported.
 
     Args:
         model: pruned already, masked or sparse.
@@ -88,6 +89,11 @@ class DynamicSparsity:
         self.steps = 0
         self._await_update()
 
+    @property
+    def is_recording(self) -> bool:
+        """Whether the next forward and backward are recorded, for the update that the next :meth:`step` makes."""
+        return self._gradients.is_armed
+
     def step(self) -> bool:
         """Count a training step, and move weights if an update is due. True if it was.
 
@@ -133,7 +139,10 @@ class DynamicSparsity:
         fraction = checked_fraction("fraction", self.fraction(step))
         optimizer = checked_optimizer(self._optimizer, self._layers)
         if self.grow.needs_gradients and not any(map(self._gradients.calls, self._layers)):
-            raise RuntimeError("no gradients to grow by: call step() after the backward of its training step")
+            raise RuntimeError(
+                "no gradients to grow by: call step() after the backward of its training step, and where is_recording "
+                "is True run the model itself and not what torch.compile made of it"
+            )
         moves = {name: move for name in self._layers for move in [self._choose(name, fraction)] if move is not None}
         for name, (dropped, to) in moves.items():
             move_layer(self._layers[name], to, optimizer, dropped)

@@ -347,10 +347,29 @@ def test_nothing_is_recorded_but_in_the_step_of_an_update():
     recorded = []
     for images, targets in small_batches(8):
         recorded.append(bool(model.conv._forward_hooks))
+        assert topology.is_recording is recorded[-1]
         F.mse_loss(model(images), targets).backward()
         topology.step()
     assert recorded == [False, False, True, False, False, True, False, False]
-    assert not SET(model, optimizer, interval=1)._gradients._hooks
+    assert not SET(model, optimizer, interval=1).is_recording
+
+
+def test_a_compiled_model_runs_itself_where_it_is_recorded():
+    net, data, trained = to_sparse(Net()), small_batches(5), []
+    for compiling in (False, True):
+        model = copy.deepcopy(net)
+        compiled = torch.compile(model, backend="aot_eager") if compiling else model
+        optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9)
+        topology = RigL(model, optimizer, until=9, interval=2)
+        for images, targets in data:
+            optimizer.zero_grad()
+            F.mse_loss((model if topology.is_recording else compiled)(images), targets).backward()
+            if not topology.step():
+                optimizer.step()
+        trained.append(model)
+    for name, tensor in trained[0].state_dict().items():
+        torch.testing.assert_close(trained[1].state_dict()[name], tensor, rtol=1e-9, atol=1e-12)
+    torch.compiler.reset()
 
 
 def test_an_update_without_a_backward_is_refused_and_changes_nothing():
