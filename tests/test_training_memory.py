@@ -3,6 +3,7 @@ allocates, and from outside, by the most memory that a process ever had."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -164,3 +165,26 @@ def test_what_a_training_keeps_is_in_proportion_to_the_density():
             )
     for name in memory.OPTIMIZERS:
         assert kept["sparse", name] < 0.11 * kept["dense", name]
+
+
+def test_the_report_takes_shares_of_the_dense_row_of_the_same_optimizer():
+    mib = 2**20
+    rows = [
+        {
+            "form": form,
+            "optimizer": name,
+            "weights": size * mib,
+            "gradients": size * mib,
+            "state": 2 * size * mib,
+            "positions": 0,
+            "peak": peak * mib,
+        }
+        for name, form, size, peak in [("A", "dense", 8, 40), ("A", "sparse", 1, 20), ("B", "dense", 4, 10)]
+    ]
+    options = argparse.Namespace(density=0.1, image=32, write=None)
+    table = [line for line in memory.markdown(rows, options).splitlines() if line.startswith("| A |") or "| B" in line]
+    assert table == [
+        "| A | dense | 8.0 | 8.0 | 16.0 | 32.0 | 100.0% | 0.0 | 40 | 100.0% |",
+        "| A | sparse | 1.0 | 1.0 | 2.0 | 4.0 | 12.5% | 0.0 | 20 | 50.0% |",
+        "| B | dense | 4.0 | 4.0 | 8.0 | 16.0 | 100.0% | 0.0 | 10 | 100.0% |",
+    ]
