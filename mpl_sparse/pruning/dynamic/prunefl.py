@@ -37,7 +37,8 @@ class Reconfiguration(NamedTuple):
 class PruneFL:
     """Adaptive pruning by accumulated squared gradients and measured times: weights go and grow, density follows.
 
-    Jiang et al., "Model pruning enables efficient federated learning on edge devices" (arXiv:1909.12326). With g^2 the accumulated squares of all gradients and T = c0 + sum_l n_l t_l the time of a round, a reconfiguration
+    Jiang et al., "Model pruning enables efficient federated learning on edge devices" (arXiv:1909.12326).
+    With g^2 the accumulated squares of all gradients and T = c0 + sum_l n_l t_l the time of a round, a reconfiguration
     maximises sum g^2 / T over what stays:
 
     - of each layer the share `removable` * 0.5^(round / `half_life`) of the smallest remaining |w| becomes removable;
