@@ -1,0 +1,89 @@
+"""Moving a model's layers to other positions in the middle of a training, the optimizer's state with them."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ...nn.masked import Masked
+from ...pattern import Pattern
+from .gradients import weight_of
+
+__all__ = ["Placement", "checked_optimizer", "move_layer", "placement", "positions_of"]
+
+Placement = Any  # the Pattern of a sparse layer, the mask of a masked one: what each keeps its positions in
+
+
+def positions_of(layer: Any) -> Tensor:
+    """int64, on the CPU, increasing: the remaining positions of the layer's flat weight."""
+    if isinstance(layer, Masked):
+        return layer.mask.reshape(-1).nonzero().squeeze(1).cpu()
+    return torch.from_numpy(layer.pattern.flat_positions())
+
+
+def placement(layer: Any, positions: Tensor) -> Placement:
+    """Those positions of the flat weight, int64, increasing, as the layer keeps them."""
+    shape = layer.weight_shape
+    if isinstance(layer, Masked):
+        mask = torch.zeros(shape, dtype=torch.bool, device=layer.mask.device)
+        mask.view(-1)[positions] = True
+        return mask
+    cols = shape[1:].numel()
+    row_ptr = torch.searchsorted(positions, torch.arange(shape[0] + 1, device="cpu") * cols)
+    return Pattern.from_csr(row_ptr, positions.remainder(max(cols, 1)).int(), shape)
+
+
+def checked_optimizer(optimizer: Any, layers: Dict[str, Any]) -> Optimizer:
+    """`optimizer`, if its state follows the patterns of these layers.
+
+    Raises:
+        TypeError: it is no torch optimizer.
+        ValueError: some of the layers are sparse, and it does not follow patterns.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    sparse = [name for name, layer in layers.items() if not isinstance(layer, Masked) and weight_of(layer) in held]
+    if sparse and not optimizer._optimizer_state_dict_pre_hooks:
+        raise ValueError(
+            f"optimizer: the state of this {type(optimizer).__name__} would not follow the patterns of the sparse "
+            f"layers {sparse}: take one of mpl_sparse.optim, or call mpl_sparse.optim.follow_patterns(optimizer)"
+        )
+    return optimizer
+
+
+@torch.no_grad()
+def move_layer(layer: Any, to: Placement, optimizer: Optimizer, dropped: Optional[Tensor] = None) -> None:
+    """Give the layer other positions, as :func:`placement` made them. Weights that it has before and after keep their
+    value, gradient and optimizer state; those that grow start fresh.
+
+    Args:
+        dropped: bool (num_weight,), True for remaining weights that start fresh even if `to` has them.
+    """
+    if dropped is not None:
+        layer._keep(~dropped)
+    if isinstance(layer, Masked):
+        _clear_pruned(layer, optimizer)
+        layer.set_mask(to)
+        return
+    if dropped is not None:
+        _follow_now(optimizer)  # or what goes and comes back would count as surviving
+    layer.pattern = to
+    _follow_now(optimizer)  # or it would hold the old pattern, and its plans, until it steps
+
+
+def _follow_now(optimizer: Optimizer) -> None:
+    """Let the state move: a state_dict shows it at the positions of its moment."""
+    optimizer.state_dict()
+
+
+def _clear_pruned(layer: Any, optimizer: Optimizer) -> None:
+    """Zero the weights, gradients and optimizer state under the mask, where momentum and weight decay have gone on."""
+    parameter = weight_of(layer)
+    pruned = ~layer.mask
+    for entries in (parameter, parameter.grad, *optimizer.state.get(parameter, {}).values()):
+        if isinstance(entries, Tensor) and entries.shape == pruned.shape:
+            entries.masked_fill_(pruned, 0)
