@@ -2,10 +2,12 @@
 
 `prune` puts the first three together once, `Pruner` all four during training; `scores`, `granularity`, `selection` and
 `schedules` are the parts. `Rewinding`, `EarlyStop` and `sensitivity` go with any of them. `sparsegpt` also corrects the
-weights that stay. The functions prune_by_* prune each layer for itself, as the layers' own methods do.
+weights that stay. `RigL`, `SET` and `PruneFL` move the weights of a model while it trains. The functions prune_by_*
+prune each layer for itself, as the layers' own methods do.
 """
 
 from .. import requires_torch  # noqa: F401
+from .dynamic import SET, DynamicSparsity, PruneFL, RigL, growth_gradients
 from .early_stop import EarlyStop
 from .granularity import NM, Block, Filter, Granularity, Kernel, Weight
 from .model import (
@@ -36,14 +38,17 @@ from .scores import (
 )
 from .sensitivity_analysis import Sensitivity, sensitivity
 from .sparse_gpt import sparsegpt
+from .time_model import TimeModel, fit_time_model, measure_time_model
 
 __all__ = [
     "NM",
     "OBS",
     "SCORES",
+    "SET",
     "SNIP",
     "Block",
     "Cubic",
+    "DynamicSparsity",
     "EarlyStop",
     "Exponential",
     "Filter",
@@ -55,16 +60,22 @@ __all__ = [
     "Movement",
     "OneShot",
     "PerLayer",
+    "PruneFL",
     "Pruner",
     "Rewinding",
+    "RigL",
     "Schedule",
     "Sensitivity",
     "SquaredGradient",
     "SynFlow",
     "Taylor",
+    "TimeModel",
     "Wanda",
     "Weight",
+    "fit_time_model",
+    "growth_gradients",
     "magnitude",
+    "measure_time_model",
     "prune",
     "prune_by_pct",
     "prune_by_rank",
