@@ -115,8 +115,7 @@ def loads(
 ) -> Any:
     """What `load` returns, from bytes."""
     patterns = {pattern.id: pattern for pattern in _checked_known(known)}
-    if type(max_elements) is not int or max_elements < 0:
-        raise ValueError(f"max_elements must be an integer of at least 0, got {max_elements!r}")
+    checked_max_elements(max_elements)
     if isinstance(names, str) or (names is not None and model is not None):
         raise ValueError(f"names must be a list of names, without model, got {names!r}")
     file = container.read(data)
@@ -125,7 +124,7 @@ def loads(
     if elements > max_elements:
         largest = max(records, key=lambda record: record.elements)
         raise TooLarge(f"the file makes {elements} elements, max_elements is {max_elements}", largest.name)
-    torch = _torch() if any(record.library == "torch" for record in file.records) else None
+    torch = find_torch() if any(record.library == "torch" for record in file.records) else None
 
     def make(record: Record) -> Any:
         return unpack(record, file.arrays(record), patterns, torch)
@@ -179,6 +178,12 @@ def _encoded(obj: Any, compress: Any, dtype: Any, known: Any) -> List[Any]:
     return container.write(encoder.tensors, tree)
 
 
+def checked_max_elements(max_elements: Any) -> None:
+    """ValueError unless it is a number of elements."""
+    if type(max_elements) is not int or max_elements < 0:
+        raise ValueError(f"max_elements must be an integer of at least 0, got {max_elements!r}")
+
+
 def _dtype_name(dtype: Any) -> str:
     name = dtype.__name__ if isinstance(dtype, type) else str(dtype)
     return name.rpartition(".")[2]
@@ -206,7 +211,8 @@ def _numbered(records: List[Record], number: int) -> Record:
     return records[number]
 
 
-def _torch() -> Optional[Any]:
+def find_torch() -> Optional[Any]:
+    """The module torch; None where it is not installed."""
     try:
         import torch
     except ModuleNotFoundError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import Any, Dict, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,7 +15,18 @@ from .positions import FULL, MAX_NUMEL, Coding, decode, encode, smallest
 from .record import DENSE_FORMS, POSITIONS, Arrays, Record
 from .values import compressed, decompressed
 
-__all__ = ["Content", "Options", "layer_content", "pack", "tensor_content", "unpack"]
+__all__ = [
+    "Content",
+    "Options",
+    "Planned",
+    "layer_content",
+    "make",
+    "naming",
+    "pack",
+    "read",
+    "tensor_content",
+    "unpack",
+]
 
 ARRAY_COST = 96  # bytes of the header that one more array takes, about
 LAYOUTS = ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
@@ -32,6 +44,26 @@ class Content(NamedTuple):
     bits: Optional[np.ndarray]
     requires_grad: bool = False
     index_dtype: str = ""
+
+
+class Planned:
+    """A tensor of a file, checked but not read yet. `elements` is how many a load makes."""
+
+    __slots__ = ("_read", "elements", "name")
+
+    def __init__(self, name: str, elements: int, read: Callable[[], Any]) -> None:
+        self.name = name
+        self.elements = elements
+        self._read = read
+
+    def read(self) -> Any:
+        """Its content; a sparse torch tensor that has none, itself.
+
+        Raises:
+            FileError: the file has no such tensor after all; it names the tensor.
+        """
+        with naming(self.name):
+            return self._read()
 
 
 class Options(NamedTuple):
@@ -53,6 +85,8 @@ def tensor_content(what: str, tensor: Any) -> Optional[Content]:
     Raises:
         TypeError, ValueError: a tensor that the format does not have; `what` says which.
     """
+    if isinstance(tensor, Content):
+        return tensor
     if isinstance(tensor, Pattern):
         return Content("pattern", tensor._library, "BOOL", tensor.shape, tensor.flat_positions(), None)
     if type(tensor) is tuple:
@@ -139,25 +173,37 @@ def layer_content(
     A state_dict does not tell how many columns a weight has: they are those of the pattern among `candidates` that has
     these positions, else as many as are used.
     """
-    tensors = values, row_ptr, col_idx
-    if not all(type(tensor) is np.ndarray for tensor in tensors):
-        torch = sys.modules.get("torch")
-        if torch is None or not all(type(tensor) is torch.Tensor for tensor in tensors):
-            return None
-        if any(tensor.is_meta or tensor.layout != torch.strided or tensor.requires_grad for tensor in tensors):
-            return None
-    if any(str(tensor.dtype).rpartition(".")[2] != "int32" or tensor.ndim != 1 for tensor in (row_ptr, col_idx)):
+    contents = [_plain_content(what, tensor) for tensor in (row_ptr, col_idx, values)]
+    if any(content is None or content.library != contents[0].library for content in contents):
         return None
-    ptr, idx = (each if isinstance(each, np.ndarray) else each.cpu().numpy() for each in (row_ptr, col_idx))
+    if any(content.dtype != "I32" or len(content.shape) != 1 for content in contents[:2]):
+        return None
+    ptr, idx = (content.bits.view(np.int32) for content in contents[:2])
     cols = int(idx.max()) + 1 if idx.size else 0
     for pattern in candidates:
         if np.array_equal(pattern.row_ptr, ptr) and np.array_equal(pattern.col_idx, idx):
             cols = pattern.cols
             break
     positions = _csr_positions(ptr, idx, cols)
-    if positions is None or tuple(values.shape) != (positions.size,) or cols > INT32_MAX:
+    if positions is None or contents[2].shape != (positions.size,) or cols > INT32_MAX:
         return None
-    return _dense(what, values)._replace(form="layer", shape=(ptr.size - 1, cols), positions=positions)
+    return contents[2]._replace(form="layer", shape=(ptr.size - 1, cols), positions=positions)
+
+
+def _plain_content(what: str, tensor: Any) -> Any:
+    """The content of a dense tensor that stands for nothing but its elements, else None."""
+    if isinstance(tensor, Planned):
+        content = tensor.read()
+        return (
+            content if isinstance(content, Content) and content.form == "dense" and not content.requires_grad else None
+        )
+    if type(tensor) is not np.ndarray:
+        torch = sys.modules.get("torch")
+        if torch is None or type(tensor) is not torch.Tensor:
+            return None
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.requires_grad:
+            return None
+    return _dense(what, tensor)
 
 
 # ----- to arrays -----
@@ -240,16 +286,49 @@ def unpack(record: Record, arrays: Arrays, known: Dict[str, Pattern], torch: Opt
     Raises:
         FileError: the arrays are not those of such a tensor.
     """
-    library = torch if record.library == "torch" else None
-    try:
+    with naming(record.name):
+        return make(read(record, arrays, known), torch)
+
+
+def read(record: Record, arrays: Arrays, known: Dict[str, Pattern]) -> Content:
+    """The content of a tensor, in memory of its own.
+
+    Raises:
+        FileError: the arrays are not those of such a tensor.
+    """
+    with naming(record.name):
         positions = _positions(record, arrays, known)
         bits = _values(record, arrays)
-        if record.form in DENSE_FORMS:
-            return _make_dense(record, positions, bits, library)
-        return _make_sparse(record, positions, bits, library)
+        if positions is not None and record.form in DENSE_FORMS:
+            scattered = np.zeros(record.numel, DTYPES[record.dtype].bits)
+            scattered[positions] = 1 if bits is None else bits
+            positions, bits = None, scattered
+        fields = {name: getattr(record, name) for name in Content._fields if name not in ("positions", "bits")}
+        return Content(positions=positions, bits=bits, **fields)
+
+
+def make(content: Content, torch: Optional[Any]) -> Any:
+    """The tensor of this content, which owns the memory of its bits if they can be written.
+
+    `torch` as for `unpack`.
+
+    Raises:
+        FileError: the library has no such tensors.
+    """
+    library = torch if content.library == "torch" else None
+    if content.bits is not None and not content.bits.flags.writeable:
+        content = content._replace(bits=content.bits.copy())
+    return (_make_dense if content.form in DENSE_FORMS else _make_sparse)(content, library)
+
+
+@contextlib.contextmanager
+def naming(tensor: str) -> Iterator[None]:
+    """Let a FileError from within name this tensor, if it names none."""
+    try:
+        yield
     except FileError as error:
         if error.tensor is None:
-            raise type(error)(str(error), record.name) from None
+            raise type(error)(str(error), tensor) from None
         raise
 
 
@@ -283,53 +362,49 @@ def _values(record: Record, arrays: Arrays) -> Optional[np.ndarray]:
     return bits if record.zstd else bits.copy()
 
 
-def _make_dense(record: Record, positions: Optional[np.ndarray], bits: Optional[np.ndarray], torch: Any) -> Any:
-    if positions is not None:
-        scattered = np.zeros(record.numel, DTYPES[record.dtype].bits)
-        scattered[positions] = 1 if bits is None else bits
-        bits = scattered
-    assert bits is not None  # without positions there are values
-    tensor = from_bits(record.dtype, bits, record.shape, torch)
+def _make_dense(content: Content, torch: Any) -> Any:
+    assert content.bits is not None
+    tensor = from_bits(content.dtype, content.bits, content.shape, torch)
     if torch is None:
-        return tensor[()] if record.form == "scalar" else tensor
-    if record.form == "parameter":
-        return torch.nn.Parameter(tensor, requires_grad=record.requires_grad)
-    return tensor.requires_grad_(record.requires_grad)
+        return tensor[()] if content.form == "scalar" else tensor
+    if content.form == "parameter":
+        return torch.nn.Parameter(tensor, requires_grad=content.requires_grad)
+    return tensor.requires_grad_(content.requires_grad)
 
 
-def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], torch: Any) -> Any:
-    values: Any = None if bits is None else from_bits(record.dtype, bits, (record.nnz,), torch)
-    if record.form == "coo" and torch is not None:
-        indices = np.empty((len(record.shape), record.nnz), np.int64)
+def _make_sparse(content: Content, torch: Any) -> Any:
+    assert content.positions is not None
+    shape, positions, nnz = content.shape, content.positions, content.positions.size
+    values: Any = None if content.bits is None else from_bits(content.dtype, content.bits, (nnz,), torch)
+    if content.form == "coo" and torch is not None:
+        indices = np.empty((len(shape), nnz), np.int64)
         rest = positions
-        for axis in range(len(record.shape) - 1, -1, -1):
-            rest, indices[axis] = np.divmod(rest, max(record.shape[axis], 1))
+        for axis in range(len(shape) - 1, -1, -1):
+            rest, indices[axis] = np.divmod(rest, max(shape[axis], 1))
         tensor = torch.sparse_coo_tensor(
-            torch.from_numpy(indices), values, record.shape, device="cpu", is_coalesced=True, check_invariants=False
+            torch.from_numpy(indices), values, shape, device="cpu", is_coalesced=True, check_invariants=False
         )
-        return tensor.requires_grad_(record.requires_grad)
-    if len(record.shape) < 2:
-        raise FileError(f"a sparse tensor of shape {record.shape} needs PyTorch: a Pattern has 2 dimensions or more")
-    rows, cols = record.shape[0], _numel(record.shape[1:])
+        return tensor.requires_grad_(content.requires_grad)
+    if len(shape) < 2:
+        raise FileError(f"a sparse tensor of shape {shape} needs PyTorch: a Pattern has 2 dimensions or more")
+    rows, cols = shape[0], _numel(shape[1:])
     row_ptr = np.searchsorted(positions, np.arange(rows + 1, dtype=np.int64) * cols)
     col_idx = positions % max(cols, 1)
-    if record.form == "csr" and torch is not None:
-        index = np.dtype(record.index_dtype)
+    if content.form == "csr" and torch is not None:
+        index = np.dtype(content.index_dtype)
         pointers = (torch.from_numpy(each.astype(index)) for each in (row_ptr, col_idx))
-        tensor = torch.sparse_csr_tensor(*pointers, values, record.shape, device="cpu", check_invariants=False)
-        return tensor.requires_grad_(record.requires_grad)
-    if max(rows, cols, record.nnz) > INT32_MAX:
-        raise FileError(
-            f"a sparse tensor of shape {record.shape} needs PyTorch: it passes the int32 limits of a Pattern"
-        )
+        tensor = torch.sparse_csr_tensor(*pointers, values, shape, device="cpu", check_invariants=False)
+        return tensor.requires_grad_(content.requires_grad)
+    if max(rows, cols, nnz) > INT32_MAX:
+        raise FileError(f"a sparse tensor of shape {shape} needs PyTorch: it passes the int32 limits of a Pattern")
     positions_32 = {"row_ptr": row_ptr.astype(np.int32), "col_idx": col_idx.astype(np.int32)}
-    if record.form == "layer":
+    if content.form == "layer":
         plain = {name: each if torch is None else torch.from_numpy(each) for name, each in positions_32.items()}
         return {"values": values, **plain}
     library = "numpy" if torch is None else "torch"
-    pattern = Pattern._from_csr(**positions_32, shape=record.shape, library=library)
-    if record.form == "pattern":
+    pattern = Pattern._from_csr(**positions_32, shape=shape, library=library)
+    if content.form == "pattern":
         return pattern
     if torch is not None:
-        values.requires_grad_(record.requires_grad)
+        values.requires_grad_(content.requires_grad)
     return pattern, values
