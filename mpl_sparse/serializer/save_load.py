@@ -166,6 +166,18 @@ def inspect(path: Any) -> List[TensorInfo]:
 
 
 def _encoded(obj: Any, compress: Any, dtype: Any, known: Any) -> List[Any]:
+    encoder = Encoder(checked_options(compress, dtype, known))
+    tree = models.encoded(obj, encoder) if models.is_module(obj) else encoder.encode(obj)
+    return container.write(encoder.tensors, tree)
+
+
+def checked_options(compress: Any, dtype: Any, known: Any = ()) -> Options:
+    """The options of `save`.
+
+    Raises:
+        ValueError, TypeError: they are none.
+        MissingLibrary: zstd is asked for, and there is none.
+    """
     if compress not in (None, "zstd"):
         raise ValueError(f'compress must be None or "zstd", got {compress!r}')
     stored = "" if dtype is None else STORED.get(_dtype_name(dtype))
@@ -173,9 +185,7 @@ def _encoded(obj: Any, compress: Any, dtype: Any, known: Any) -> List[Any]:
         raise ValueError(f"dtype must be None or one of {sorted(STORED)}, got {dtype!r}")
     if compress is not None:
         find_zstd()
-    encoder = Encoder(Options(compress is not None, stored, _checked_known(known)))
-    tree = models.encoded(obj, encoder) if models.is_module(obj) else encoder.encode(obj)
-    return container.write(encoder.tensors, tree)
+    return Options(compress is not None, stored, _checked_known(known))
 
 
 def checked_max_elements(max_elements: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple
 
 from ..container import BEGIN
 from ..errors import TooLarge, UnknownFormat
@@ -12,18 +12,16 @@ from ..save_load import MAX_ELEMENTS, checked_max_elements, find_torch
 from ..tensors import Content, Planned, make, naming
 from . import safetensors, torch_file
 
-__all__ = ["Plan", "import_legacy", "plan"]
+__all__ = ["OURS", "Plan", "filled", "import_legacy", "kind_of", "plan"]
 
 
 class Plan(NamedTuple):
     """A foreign file, checked, with no tensor read yet.
 
-    kind: what it is, in words.
     tree: the object, with a `Planned` in the place of each tensor; the same one where it is the same tensor.
     tensors: each `Planned` of the tree, once.
     """
 
-    kind: str
     tree: Any
     tensors: List[Planned]
 
@@ -84,34 +82,41 @@ def plan(buffer: Any, max_elements: int) -> Plan:
         FileError: as import_legacy does, but for what only the tensors' bytes can tell.
     """
     data = memoryview(buffer).cast("B") if len(buffer) else memoryview(b"")
-    read = _reader(data)
-    if read is None:
-        raise UnknownFormat(
-            f"a file of {len(data)} bytes that begins with {bytes(data[:8])!r} is none of torch.save, of safetensors "
-            "or of the original library"
-        )
-    kind, tree = read(data)
+    kind = kind_of(data)
+    if kind not in _READERS:
+        raise UnknownFormat(f"it is {kind}, which is none of torch.save, of safetensors or of the original library")
+    tree = _READERS[kind](data)
     tensors: Dict[int, Planned] = {}
     filled(tree, lambda planned: tensors.setdefault(id(planned), planned))
     elements = sum(planned.elements for planned in tensors.values())
     if elements > max_elements:
         largest = max(tensors.values(), key=lambda planned: planned.elements)
         raise TooLarge(f"the file makes {elements} elements, max_elements is {max_elements}", largest.name)
-    return Plan(kind, tree, list(tensors.values()))
+    return Plan(tree, list(tensors.values()))
 
 
-def _reader(data: memoryview) -> Optional[Callable[[memoryview], Any]]:
+_READERS: Dict[str, Callable[[memoryview], Any]] = {
+    "a zip archive, as torch.save writes": torch_file.read_archive,
+    "a pickle": torch_file.read_stream,
+    "a safetensors file": safetensors.read,
+}
+OURS = "a file of mpl_sparse.save"
+
+
+def kind_of(data: memoryview) -> str:
+    """What a file is, in words, by how it begins."""
+    archive, pickle, tensors = _READERS
     if data[8 : 8 + len(BEGIN)] == BEGIN:
-        raise UnknownFormat("this is a file of mpl_sparse.save: read it with mpl_sparse.load")
+        return OURS
     if data[:4] == b"PK\x03\x04":
-        return torch_file.read_archive
+        return archive
     if data[:1] == b"\x80":
-        return torch_file.read_stream
+        return pickle
     if data[8:9] == b"{":
-        return safetensors.read
+        return tensors
     if data[257:262] == b"ustar":
-        raise UnknownFormat("a tar file, as torch.save wrote before PyTorch 0.2: save it again with a newer PyTorch")
-    return None
+        return "a tar file, as torch.save wrote before PyTorch 0.2"
+    return f"a file of {len(data)} bytes that begins with {bytes(data[:8])!r}"
 
 
 def filled(tree: Any, tensor: Callable[[Planned], Any]) -> Any:

@@ -5,12 +5,14 @@ The format: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Any, Tuple
+import struct
+from typing import Any, Dict, Iterable, List, Tuple
 
 import numpy as np
 
-from ..container import MAX_HEADER, are_sizes, parse_json
+from ..container import ALIGNMENT, MAX_HEADER, are_sizes, parse_json
 from ..dtypes import DTYPES
 from ..errors import BadHeader, BadValues, FileError, Truncated
 from ..positions import MAX_NUMEL
@@ -18,11 +20,11 @@ from ..record import MAX_RANK, check_json
 from ..tensors import Content, Planned
 from .bitmask import unpacked
 
-__all__ = ["read"]
+__all__ = ["read", "write"]
 
 
-def read(data: memoryview) -> Tuple[str, Any]:
-    """(kind, tensors by name) of a safetensors file, as a `Plan` has them."""
+def read(data: memoryview) -> Dict[str, Planned]:
+    """The tensors of a safetensors file, by name."""
     length = int.from_bytes(data[:8], "little")
     if length > min(MAX_HEADER, len(data) - 8):
         raise Truncated(f"the file has {len(data)} bytes, fewer than its header of {length} bytes needs")
@@ -42,7 +44,35 @@ def read(data: memoryview) -> Tuple[str, Any]:
         name: _planned(name, entry["dtype"], tuple(entry["shape"]), content[slice(*places[name])])
         for name, entry in header.items()
     }
-    return "a safetensors file", unpacked(tensors)
+    return unpacked(tensors)
+
+
+def write(tensors: Iterable[Tuple[str, Content]]) -> List[Any]:
+    """The bytes of a plain safetensors file of dense tensors, as a list of buffers.
+
+    Raises:
+        FileError: safetensors has no such elements.
+        ValueError: a name stands twice, or the header passes the limit of 100 MB.
+    """
+    entries = []
+    for name, content in tensors:
+        if content.dtype == "C128":
+            raise FileError("safetensors has no elements of type C128", name)
+        assert content.bits is not None
+        entries.append((name, content.dtype, content.shape, content.bits.view(np.uint8).data))
+    entries.sort(key=lambda entry: -DTYPES[entry[1]].itemsize)  # every array is aligned to its own elements
+    header: Dict[str, Any] = {}
+    at = 0
+    for name, dtype, shape, buffer in entries:
+        if name in header:
+            raise ValueError(f"two tensors have the name {name!r}")
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + buffer.nbytes]}
+        at += buffer.nbytes
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-(len(encoded) + 8) % ALIGNMENT)
+    if len(encoded) > MAX_HEADER:
+        raise ValueError(f"the tensors need a header of {len(encoded)} bytes, safetensors allows {MAX_HEADER}")
+    return [struct.pack("<Q", len(encoded)) + encoded, *(buffer for *_, buffer in entries)]
 
 
 def _place(name: str, entry: Any) -> Tuple[int, int]:

@@ -170,8 +170,8 @@ class _Machine:
         full = f"{module}.{name}"
         if not self.allowed(full):
             raise ForbiddenPickle(
-                f"it asks for {full[:200]}, which is none of the functions that make plain tensors. Nothing was called. "
-                "If you trust the file, load it with the program that made it, and save its state_dict()"
+                f"it asks for {full[:200]}, none of the functions that make plain tensors. Nothing was called. If "
+                "you trust the file, load it with the program that made it, and save its state_dict()"
             )
         self.stack.append(Global(full))
 

@@ -29,8 +29,8 @@ MAX_MEMBERS = 1_000_000
 LOCAL_HEADER = 30  # bytes before a member's name
 
 
-def read_archive(data: memoryview) -> Tuple[str, Any]:
-    """(kind, object) of a file of torch.save, as a `Plan` has them."""
+def read_archive(data: memoryview) -> Any:
+    """The object of a file of torch.save; a `Planned` in the place of each tensor."""
     members = _members(data)
     pickles = [name for name in members if name.rpartition("/")[2] == "data.pkl"]
     if len(pickles) != 1:
@@ -57,7 +57,7 @@ def read_archive(data: memoryview) -> Tuple[str, Any]:
             raise BadArchive(f"the storage {name[:80]!r} has {found[name].data.size} bytes, not {size} of {dtype}")
         return found[name]
 
-    return "a file of torch.save", Rebuilder(storage, len(data)).rebuild(tree)
+    return Rebuilder(storage, len(data)).rebuild(tree)
 
 
 def _members(data: memoryview) -> Dict[str, Callable[[], memoryview]]:
@@ -123,13 +123,13 @@ class _View(io.RawIOBase):
         return piece
 
 
-def read_stream(data: memoryview) -> Tuple[str, Any]:
-    """(kind, object) of an old file of torch.save, or of a pickle of the original library."""
+def read_stream(data: memoryview) -> Any:
+    """The object of an old file of torch.save, or of a pickle of the original library."""
     first, _ = follow(data, 0, is_known)
     if first == MAGIC:
         tree, storages = _read_old(data, is_known)
-        return "a file of torch.save", Rebuilder(storages, len(data)).rebuild(tree)
-    return "a pickle", Rebuilder(_pickled_storage, len(data)).rebuild(first)
+        return Rebuilder(storages, len(data)).rebuild(tree)
+    return Rebuilder(_pickled_storage, len(data)).rebuild(first)
 
 
 def _pickled_storage(node: Any) -> Storage:
