@@ -108,12 +108,12 @@ def kind_of(data: memoryview) -> str:
     archive, pickle, tensors = _READERS
     if data[8 : 8 + len(BEGIN)] == BEGIN:
         return OURS
+    if data[8:9] == b"{" and data[4:8] == bytes(4):  # a length of any lowest bytes, so before those that follow
+        return tensors
     if data[:4] == b"PK\x03\x04":
         return archive
     if data[:1] == b"\x80":
         return pickle
-    if data[8:9] == b"{":
-        return tensors
     if data[257:262] == b"ustar":
         return "a tar file, as torch.save wrote before PyTorch 0.2"
     return f"a file of {len(data)} bytes that begins with {bytes(data[:8])!r}"

@@ -6,7 +6,7 @@ import re
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 from ..errors import BadPickle, ForbiddenPickle
-from .stream import Call, Items
+from .stream import WHOLE_MODULE, Call, Items
 
 __all__ = ["Part", "is_module", "state_of"]
 
@@ -39,10 +39,7 @@ def state_of(root: Call) -> Dict[str, Any]:
         BadPickle: it is not what a module is pickled as.
     """
     if not root.function.startswith(ORIGINAL):
-        raise ForbiddenPickle(
-            f"a whole {root.function} was saved, which is code, not data. Nothing was called. If you trust the file, "
-            "load it with torch.load(path, weights_only=False), save its state_dict(), and import that"
-        )
+        raise ForbiddenPickle(f"{root.function}: {WHOLE_MODULE}")
     state: Dict[str, Any] = {}
     queue: List[Tuple[str, Any]] = [("", root)]
     for _ in range(MAX_MODULES):

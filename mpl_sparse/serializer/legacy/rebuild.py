@@ -20,7 +20,7 @@ from ..tensors import Content, Planned, make, naming
 from ..tree import MAX_DEPTH, from_parts
 from . import modules
 from .arrays import ARRAYS, array_content
-from .stream import Call, Global, Items, Persistent
+from .stream import BYTES, Call, Global, Items, Persistent, in_protocol_2
 from .strided import STORAGES, Storage, Strided, are_extents, dtype_named
 
 __all__ = ["Rebuilder", "is_known"]
@@ -77,6 +77,7 @@ class Rebuilder:
         self._nodes -= 1
         if depth > MAX_DEPTH or self._nodes < 0:
             raise BadPickle(f"the object is nested deeper than {MAX_DEPTH}, or holds its parts too often", path[:80])
+        node = in_protocol_2(node)
         if node is None or type(node) in (bool, int, float, str):
             return node
         if type(node) in (bytes, memoryview):
@@ -269,7 +270,7 @@ _KNOWN = {
     BITMAP,
     _LAYOUT,
     _STORAGE_BYTES,
-    "_codecs.encode",
+    *BYTES,
     "collections.OrderedDict",
     "torch.Size",
     "torch.device",
@@ -287,7 +288,7 @@ def _bitmap(node: Any, shape: Tuple[int, ...]) -> np.ndarray:
     if type(state) is not list or len(state) != 5 or state[1] != "1" or state[2] != shape[::-1]:
         raise BadPickle(f"the bitmap of a sparse matrix of shape {shape} is none of that shape")
     row_bytes = -(-shape[1] // 8)
-    data = state[4]
+    data = in_protocol_2(state[4])
     if type(data) not in (bytes, memoryview) or len(data) != shape[0] * row_bytes:
         raise BadPickle(f"the bitmap of a sparse matrix of shape {shape} has not as many bits")
     return np.frombuffer(data, np.uint8).reshape(shape[0], row_bytes)

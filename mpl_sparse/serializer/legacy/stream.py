@@ -12,11 +12,16 @@ from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from ..errors import BadPickle, ForbiddenPickle
 
-__all__ = ["Call", "Global", "Items", "Persistent", "follow", "in_protocol_2"]
+__all__ = ["BYTES", "WHOLE_MODULE", "Call", "Global", "Items", "Persistent", "follow", "in_protocol_2"]
 
 MAX_OPCODES = 3_000_000  # an object takes memory although it took one byte: some 70 bytes each
 PROTOCOLS = (2, 3, 4, 5)
 MARK = object()
+WHOLE_MODULE = (
+    "a whole module was saved, which is code, not data. Nothing was called. If you trust the file, load it with "
+    "torch.load(path, weights_only=False), save its state_dict(), and import that"
+)
+BYTES = ("_codecs.encode", "builtins.bytes", "__builtin__.bytes")
 
 
 class Global(NamedTuple):
@@ -66,8 +71,11 @@ def follow(data: memoryview, at: int, allowed: Callable[[str], bool]) -> Tuple[A
 
 def in_protocol_2(node: Any) -> Any:
     """The bytes of what Python 3 writes for bytes in protocol 2, a call of _codecs.encode; any other node itself."""
-    if type(node) is Call and node.function == "_codecs.encode" and node.arguments[1:] == ("latin1",):
-        return str(node.arguments[0]).encode("latin1", "replace")
+    if type(node) is Call and node.function in BYTES:
+        if node.function == "_codecs.encode" and node.arguments[1:] == ("latin1",):
+            return str(node.arguments[0]).encode("latin1", "replace")
+        if not node.arguments:
+            return b""
     return node
 
 
@@ -177,6 +185,8 @@ class _Machine:
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
+        if type(function) is Persistent:  # of torch.save's stream: the class of a module, with its source code
+            raise ForbiddenPickle(WHOLE_MODULE)
         if type(function) is not Global or type(arguments) is not tuple:
             self.fail("it calls what is no function")
         if function.name == "collections.OrderedDict" and not arguments:

@@ -19,7 +19,7 @@ import numpy as np
 from ..dtypes import DTYPES
 from ..errors import BadArchive, BadPickle, ChecksumMismatch, FileError, ForbiddenPickle, Truncated, UnknownFormat
 from .rebuild import Rebuilder, is_known
-from .stream import Call, Global, Persistent, follow, in_protocol_2
+from .stream import WHOLE_MODULE, Call, Global, Persistent, follow, in_protocol_2
 from .strided import STORAGES, Storage
 
 __all__ = ["read_archive", "read_stream"]
@@ -211,10 +211,7 @@ def _sizes(tree: Any) -> Dict[str, int]:
 def _described(key: Any) -> Tuple[str, str, int]:
     """(dtype, name, bytes) of a storage, from ("storage", class, name, place[, elements[, no view]])."""
     if type(key) is tuple and key[:1] == ("module",):
-        raise ForbiddenPickle(
-            "a whole module was saved, which is code, not data. Nothing was called. If you trust the file, load it "
-            "with torch.load(path, weights_only=False), save its state_dict(), and import that"
-        )
+        raise ForbiddenPickle(WHOLE_MODULE)
     fits = type(key) is tuple and len(key) in (5, 6) and key[0] == "storage" and type(key[1]) is Global
     if not fits or key[1].name not in STORAGES or type(key[2]) is not str or type(key[4]) is not int or key[4] < 0:
         raise BadPickle(f"a storage is described by a {type(key).__name__}")
