@@ -90,7 +90,10 @@ class _Machine:
     def run(self) -> Tuple[Any, int]:
         start = self.at
         for _ in range(MAX_OPCODES):
-            opcode = self.number("B")
+            if self.at >= len(self.data):
+                self.fail("it does not end")
+            opcode = self.data[self.at]
+            self.at += 1
             if opcode == 0x2E:  # STOP
                 if len(self.stack) != 1 or self.stack[0] is MARK:
                     self.fail(f"it ends with {len(self.stack)} objects, not one")
