@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .pattern import Pattern
     from .pruning import prune_by_pct, prune_by_rank, prune_by_score, prune_by_threshold, random_prune_by_pct
     from .report import summary
-    from .serializer import dumps, inspect, load, loads, save
+    from .serializer import dumps, import_legacy, inspect, load, loads, save
     from .threads import get_num_threads, set_num_threads
 
 # Where each name is found. A module stands under its own name.
@@ -51,6 +51,7 @@ _HOME = {
     "summary": "report",
     "serializer": "serializer",
     "dumps": "serializer",
+    "import_legacy": "serializer",
     "inspect": "serializer",
     "load": "serializer",
     "loads": "serializer",

@@ -14,7 +14,7 @@ from .dtypes import DTYPES
 from .errors import BadHeader, ChecksumMismatch, NotOurs, Truncated, UnsupportedVersion
 from .record import MAX_RANK, Arrays, Record, check_json
 
-__all__ = ["File", "read", "write"]
+__all__ = ["ALIGNMENT", "MAX_HEADER", "File", "are_sizes", "parse_json", "read", "write"]
 
 VERSION = 1
 BEGIN = b'{"__metadata__":{"format":"mpl-sparse/'
@@ -113,18 +113,18 @@ def read(buffer: Any) -> File:
     header = data[8 : 8 + length].tobytes()
     if _sealed(header) != header:
         raise ChecksumMismatch("the header has changed since it was written")
-    plain = _loads(header.rstrip(b" "))
+    plain = parse_json(header.rstrip(b" "))
     metadata = plain.pop("__metadata__")
     check_json(isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values()), "bad metadata")
     oldest = metadata.get("oldest_reader", "")
     if not oldest.isdecimal() or int(oldest) > VERSION:
         raise UnsupportedVersion(f"the file needs a reader of version {oldest!r}, this one is {VERSION}")
     check_json({"tensors", "object"} <= metadata.keys(), "metadata are missing")
-    tensors = _loads(metadata["tensors"].encode())
+    tensors = parse_json(metadata["tensors"].encode())
     check_json(isinstance(tensors, list), "tensors is no list")
     records = [Record.from_json(tensor) for tensor in tensors]
     places = _places(records, plain, data.size - 8 - length)
-    return File(records, _loads(metadata["object"].encode()), data[8 + length :], places, 8 + length)
+    return File(records, parse_json(metadata["object"].encode()), data[8 + length :], places, 8 + length)
 
 
 def _places(records: List[Record], entries: Dict[str, Any], size: int) -> Dict[str, Tuple[int, int]]:
@@ -162,10 +162,11 @@ def _is_entry(entry: Any) -> bool:
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         return False
     shape, offsets = entry["shape"], entry["data_offsets"]
-    return _are_sizes(shape) and len(shape) <= MAX_RANK + 1 and _are_sizes(offsets) and len(offsets) == 2
+    return are_sizes(shape) and len(shape) <= MAX_RANK + 1 and are_sizes(offsets) and len(offsets) == 2
 
 
-def _are_sizes(sizes: Any) -> bool:
+def are_sizes(sizes: Any) -> bool:
+    """Whether this is a list of integers of 0 to 2^63 - 1."""
     return isinstance(sizes, list) and all(type(size) is int and 0 <= size < 2**63 for size in sizes)
 
 
@@ -181,7 +182,12 @@ def _dumps(plain: Any) -> str:
     return json.dumps(plain, separators=(",", ":"), allow_nan=False)
 
 
-def _loads(text: bytes) -> Any:
+def parse_json(text: bytes) -> Any:
+    """What the JSON says.
+
+    Raises:
+        BadHeader: it is none, or has a name twice.
+    """
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

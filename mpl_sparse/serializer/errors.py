@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Optional
 
 __all__ = [
+    "BadArchive",
     "BadHeader",
+    "BadPickle",
     "BadPositions",
     "BadValues",
     "ChecksumMismatch",
     "FileError",
+    "ForbiddenPickle",
     "MissingLibrary",
     "NoSuchTensor",
     "NotOurs",
     "TooLarge",
     "Truncated",
+    "UnknownFormat",
     "UnknownModel",
     "UnknownPattern",
     "UnsupportedVersion",
@@ -71,6 +75,22 @@ class UnknownPattern(FileError):
 
 class UnknownModel(FileError):
     """The file holds a model that cannot be made: none of that name and arguments, or it does not fit the state."""
+
+
+class UnknownFormat(FileError):
+    """`import_legacy` does not know files of this kind."""
+
+
+class BadArchive(FileError):
+    """The zip archive of a `torch.save`d file is none that torch writes: compressed members, sizes that lie."""
+
+
+class BadPickle(FileError):
+    """A pickle is damaged, or describes a tensor that cannot be."""
+
+
+class ForbiddenPickle(FileError):
+    """A pickle asks for a class or a function other than those of plain tensors. It was not called, nor imported."""
 
 
 class MissingLibrary(FileError, ImportError):

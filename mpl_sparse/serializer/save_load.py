@@ -116,8 +116,7 @@ def loads(
 ) -> Any:
     """What `load` returns, from bytes."""
     patterns = {pattern.id: pattern for pattern in _checked_known(known)}
-    if type(max_elements) is not int or max_elements < 0:
-        raise ValueError(f"max_elements must be an integer of at least 0, got {max_elements!r}")
+    checked_max_elements(max_elements)
     wanted = None if names is None else _checked_names(names)
     if wanted is not None and model is not None:
         raise ValueError(f"names and model exclude each other, got {names!r} and a {type(model).__name__}")
@@ -127,16 +126,13 @@ def loads(
     if elements > max_elements:
         largest = max(records, key=lambda record: record.elements)
         raise TooLarge(f"the file makes {elements} elements, max_elements is {max_elements}", largest.name)
-    torch = _torch() if any(record.library == "torch" for record in file.records) else None
+    torch = find_torch() if any(record.library == "torch" for record in file.records) else None
 
     def make(record: Record) -> Any:
         return unpack(record, file.arrays(record), patterns, torch)
 
     if names is not None:
         return {record.name: make(record) for record in records}
-
-    def make_model(node: Any, decoder: Decoder, depth: int) -> Any:
-        return models.made(models.decoded(node, decoder, depth))
 
     decoder = Decoder(lambda number: make(_numbered(records, number)), torch, make_model)
     is_state = model is not None and models.is_model(file.tree)
@@ -173,7 +169,24 @@ def inspect(path: Any) -> List[TensorInfo]:
         ]
 
 
+def make_model(node: Any, decoder: Decoder, depth: int) -> Any:
+    """The model of its JSON."""
+    return models.made(models.decoded(node, decoder, depth))
+
+
 def _encoded(obj: Any, compress: Any, dtype: Any, known: Any) -> List[Any]:
+    encoder = Encoder(checked_options(compress, dtype, known), models.encoded)
+    tree = encoder.encode(obj)
+    return container.write(encoder.tensors, tree)
+
+
+def checked_options(compress: Any, dtype: Any, known: Any = ()) -> Options:
+    """The options of `save`.
+
+    Raises:
+        ValueError, TypeError: they are none.
+        MissingLibrary: zstd is asked for, and there is none.
+    """
     if compress not in (None, "zstd"):
         raise ValueError(f'compress must be None or "zstd", got {compress!r}')
     stored = "" if dtype is None else STORED.get(_dtype_name(dtype))
@@ -181,9 +194,13 @@ def _encoded(obj: Any, compress: Any, dtype: Any, known: Any) -> List[Any]:
         raise ValueError(f"dtype must be None or one of {sorted(STORED)}, got {dtype!r}")
     if compress is not None:
         find_zstd()
-    encoder = Encoder(Options(compress is not None, stored, _checked_known(known)), models.encoded)
-    tree = encoder.encode(obj)
-    return container.write(encoder.tensors, tree)
+    return Options(compress is not None, stored, _checked_known(known))
+
+
+def checked_max_elements(max_elements: Any) -> None:
+    """ValueError unless it is a number of elements."""
+    if type(max_elements) is not int or max_elements < 0:
+        raise ValueError(f"max_elements must be an integer of at least 0, got {max_elements!r}")
 
 
 def _dtype_name(dtype: Any) -> str:
@@ -222,7 +239,8 @@ def _numbered(records: List[Record], number: int) -> Record:
     return records[number]
 
 
-def _torch() -> Optional[Any]:
+def find_torch() -> Optional[Any]:
+    """The module torch; None where it is not installed."""
     try:
         import torch
     except ModuleNotFoundError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from typing import Any, Dict, Iterable, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -14,7 +15,18 @@ from .positions import CHUNK, FULL, MAX_NUMEL, Coding, Encoder, chunks
 from .record import DENSE_FORMS, MAX_RANK, POSITIONS, Arrays, Record
 from .values import compressed, decompressed
 
-__all__ = ["Content", "Options", "layer_content", "pack", "tensor_content", "unpack"]
+__all__ = [
+    "Content",
+    "Options",
+    "Planned",
+    "layer_content",
+    "make",
+    "naming",
+    "pack",
+    "read",
+    "tensor_content",
+    "unpack",
+]
 
 ARRAY_COST = 96  # bytes of the header that one more array takes, about
 LAYOUTS = ("strided", "sparse_coo", "sparse_csr", "sparse_csc", "sparse_bsr", "sparse_bsc")
@@ -32,6 +44,26 @@ class Content(NamedTuple):
     bits: Optional[np.ndarray]
     requires_grad: bool = False
     index_dtype: str = ""
+
+
+class Planned:
+    """A tensor of a file, checked but not read yet. `elements` is how many a load makes."""
+
+    __slots__ = ("_read", "elements", "name")
+
+    def __init__(self, name: str, elements: int, read: Callable[[], Any]) -> None:
+        self.name = name
+        self.elements = elements
+        self._read = read
+
+    def read(self) -> Any:
+        """Its content; a sparse torch tensor that has none, itself.
+
+        Raises:
+            FileError: the file has no such tensor after all; it names the tensor.
+        """
+        with naming(self.name):
+            return self._read()
 
 
 class Options(NamedTuple):
@@ -53,6 +85,8 @@ def tensor_content(what: str, tensor: Any) -> Optional[Content]:
     Raises:
         TypeError, ValueError: a tensor that the format does not have; `what` says which.
     """
+    if isinstance(tensor, Content):
+        return tensor
     if isinstance(tensor, Pattern):
         return Content("pattern", tensor._library, "BOOL", tensor.shape, tensor.flat_positions(), None)
     if type(tensor) is tuple:
@@ -150,25 +184,37 @@ def layer_content(
     A state_dict does not tell how many columns a weight has: they are those of the pattern among `candidates` that has
     these positions, else as many as are used.
     """
-    tensors = values, row_ptr, col_idx
-    if not all(type(tensor) is np.ndarray for tensor in tensors):
-        torch = sys.modules.get("torch")
-        if torch is None or not all(type(tensor) is torch.Tensor for tensor in tensors):
-            return None
-        if any(tensor.is_meta or tensor.layout != torch.strided or tensor.requires_grad for tensor in tensors):
-            return None
-    if any(str(tensor.dtype).rpartition(".")[2] != "int32" or tensor.ndim != 1 for tensor in (row_ptr, col_idx)):
+    contents = [_plain_content(what, tensor) for tensor in (row_ptr, col_idx, values)]
+    if any(content is None or content.library != contents[0].library for content in contents):
         return None
-    ptr, idx = (each if isinstance(each, np.ndarray) else each.cpu().numpy() for each in (row_ptr, col_idx))
+    if any(content.dtype != "I32" or len(content.shape) != 1 for content in contents[:2]):
+        return None
+    ptr, idx = (content.bits.view(np.int32) for content in contents[:2])
     cols = int(idx.max()) + 1 if idx.size else 0
     for pattern in candidates:
         if np.array_equal(pattern.row_ptr, ptr) and np.array_equal(pattern.col_idx, idx):
             cols = pattern.cols
             break
     positions = _csr_positions(ptr, idx, cols)
-    if positions is None or tuple(values.shape) != (positions.size,) or cols > INT32_MAX:
+    if positions is None or contents[2].shape != (positions.size,) or cols > INT32_MAX:
         return None
-    return _dense(what, values)._replace(form="layer", shape=(ptr.size - 1, cols), positions=positions)
+    return contents[2]._replace(form="layer", shape=(ptr.size - 1, cols), positions=positions)
+
+
+def _plain_content(what: str, tensor: Any) -> Any:
+    """The content of a dense tensor that stands for nothing but its elements, else None."""
+    if isinstance(tensor, Planned):
+        content = tensor.read()
+        return (
+            content if isinstance(content, Content) and content.form == "dense" and not content.requires_grad else None
+        )
+    if type(tensor) is not np.ndarray:
+        torch = sys.modules.get("torch")
+        if torch is None or type(tensor) is not torch.Tensor:
+            return None
+        if tensor.is_meta or tensor.layout != torch.strided or tensor.requires_grad:
+            return None
+    return _dense(what, tensor)
 
 
 # ----- to arrays -----
@@ -254,15 +300,73 @@ def unpack(record: Record, arrays: Arrays, known: Dict[str, Pattern], torch: Opt
         FileError: the arrays are not those of such a tensor.
     """
     library = torch if record.library == "torch" else None
-    try:
+    with naming(record.name):
+        positions = _positions(record, arrays, known)
+        content = _content(record, None, _values(record, arrays))
+        if record.form in DENSE_FORMS:
+            return _make_dense(_filled(content, record.numel, positions), library)
+        assert positions is not None
+        return _make_sparse(content, positions, record.nnz, library)
+
+
+def read(record: Record, arrays: Arrays, known: Dict[str, Pattern]) -> Content:
+    """The content of a tensor. Its bits may be the file's own memory.
+
+    Raises:
+        FileError: the arrays are not those of such a tensor.
+    """
+    with naming(record.name):
         positions = _positions(record, arrays, known)
         bits = _values(record, arrays)
         if record.form in DENSE_FORMS:
-            return _make_dense(record, positions, bits, library)
-        return _make_sparse(record, positions, bits, library)
+            return _filled(_content(record, None, bits), record.numel, positions)
+        assert positions is not None
+        all_positions, done = np.empty(record.nnz, np.int64), 0
+        for chunk in positions:
+            all_positions[done : done + chunk.size] = chunk
+            done += chunk.size
+        return _content(record, all_positions, bits)
+
+
+def make(content: Content, torch: Optional[Any]) -> Any:
+    """The tensor of this content, which owns the memory of its bits if they can be written.
+
+    `torch` as for `unpack`.
+
+    Raises:
+        FileError: the library has no such tensors.
+    """
+    library = torch if content.library == "torch" else None
+    if content.form in DENSE_FORMS:
+        return _make_dense(content, library)
+    assert content.positions is not None
+    return _make_sparse(content, [content.positions], content.positions.size, library)
+
+
+def _content(record: Record, positions: Optional[np.ndarray], bits: Optional[np.ndarray]) -> Content:
+    fields = {name: getattr(record, name) for name in Content._fields if name not in ("positions", "bits")}
+    return Content(positions=positions, bits=bits, **fields)
+
+
+def _filled(content: Content, numel: int, positions: Optional[Iterable[np.ndarray]]) -> Content:
+    """The content of a dense tensor with the bits of all elements; `positions` are those that are stored, or None."""
+    if positions is None:
+        return content
+    bits, done = np.zeros(numel, DTYPES[content.dtype].bits), 0
+    for chunk in positions:
+        bits[chunk] = 1 if content.bits is None else content.bits[done : done + chunk.size]
+        done += chunk.size
+    return content._replace(bits=bits)
+
+
+@contextlib.contextmanager
+def naming(tensor: str) -> Iterator[None]:
+    """Let a FileError from within name this tensor, if it names none."""
+    try:
+        yield
     except FileError as error:
         if error.tensor is None:
-            raise type(error)(str(error), record.name) from None
+            raise type(error)(str(error), tensor) from None
         raise
 
 
@@ -297,57 +401,48 @@ def _values(record: Record, arrays: Arrays) -> Optional[np.ndarray]:
     return bits
 
 
-def _make_dense(
-    record: Record, positions: Optional[Iterable[np.ndarray]], bits: Optional[np.ndarray], torch: Any
-) -> Any:
-    if positions is not None:
-        scattered, done = np.zeros(record.numel, DTYPES[record.dtype].bits), 0
-        for chunk in positions:
-            scattered[chunk] = 1 if bits is None else bits[done : done + chunk.size]
-            done += chunk.size
-        bits = scattered
-    assert bits is not None  # without positions there are values
-    tensor = from_bits(record.dtype, _own(bits), record.shape, torch)
+def _make_dense(content: Content, torch: Any) -> Any:
+    assert content.bits is not None
+    tensor = from_bits(content.dtype, _own(content.bits), content.shape, torch)
     if torch is None:
-        return tensor[()] if record.form == "scalar" else tensor
-    if record.form == "parameter":
-        return torch.nn.Parameter(tensor, requires_grad=record.requires_grad)
-    return tensor.requires_grad_(record.requires_grad)
+        return tensor[()] if content.form == "scalar" else tensor
+    if content.form == "parameter":
+        return torch.nn.Parameter(tensor, requires_grad=content.requires_grad)
+    return tensor.requires_grad_(content.requires_grad)
 
 
-def _make_sparse(record: Record, positions: Any, bits: Optional[np.ndarray], torch: Any) -> Any:
-    values: Any = None if bits is None else from_bits(record.dtype, _own(bits), (record.nnz,), torch)
-    if record.form == "coo" and torch is not None:
+def _make_sparse(content: Content, positions: Iterable[np.ndarray], nnz: int, torch: Any) -> Any:
+    shape, bits = content.shape, content.bits
+    values: Any = None if bits is None else from_bits(content.dtype, _own(bits), (nnz,), torch)
+    if content.form == "coo" and torch is not None:
         tensor = torch.sparse_coo_tensor(
-            torch.from_numpy(_coo_indices(positions, record.nnz, record.shape)),
+            torch.from_numpy(_coo_indices(positions, nnz, shape)),
             values,
-            record.shape,
+            shape,
             device="cpu",
             is_coalesced=True,
             check_invariants=False,
         )
-        return tensor.requires_grad_(record.requires_grad)
-    if len(record.shape) < 2:
-        raise FileError(f"a sparse tensor of shape {record.shape} needs PyTorch: a Pattern has 2 dimensions or more")
-    rows, cols = record.shape[0], _numel(record.shape[1:])
-    if record.form == "csr" and torch is not None:
-        arrays = map(torch.from_numpy, _csr_arrays(positions, record.nnz, rows, cols, record.index_dtype))
-        tensor = torch.sparse_csr_tensor(*arrays, values, record.shape, device="cpu", check_invariants=False)
-        return tensor.requires_grad_(record.requires_grad)
-    if max(rows, cols, record.nnz) > INT32_MAX:
-        raise FileError(
-            f"a sparse tensor of shape {record.shape} needs PyTorch: it passes the int32 limits of a Pattern"
-        )
-    row_ptr, col_idx = _csr_arrays(positions, record.nnz, rows, cols, "int32")
-    if record.form == "layer":
-        make = (lambda array: array) if torch is None else torch.from_numpy
-        return {"values": values, "row_ptr": make(row_ptr), "col_idx": make(col_idx)}
+        return tensor.requires_grad_(content.requires_grad)
+    if len(shape) < 2:
+        raise FileError(f"a sparse tensor of shape {shape} needs PyTorch: a Pattern has 2 dimensions or more")
+    rows, cols = shape[0], _numel(shape[1:])
+    if content.form == "csr" and torch is not None:
+        arrays = map(torch.from_numpy, _csr_arrays(positions, nnz, rows, cols, content.index_dtype))
+        tensor = torch.sparse_csr_tensor(*arrays, values, shape, device="cpu", check_invariants=False)
+        return tensor.requires_grad_(content.requires_grad)
+    if max(rows, cols, nnz) > INT32_MAX:
+        raise FileError(f"a sparse tensor of shape {shape} needs PyTorch: it passes the int32 limits of a Pattern")
+    row_ptr, col_idx = _csr_arrays(positions, nnz, rows, cols, "int32")
+    if content.form == "layer":
+        taken = (lambda array: array) if torch is None else torch.from_numpy
+        return {"values": values, "row_ptr": taken(row_ptr), "col_idx": taken(col_idx)}
     library = "numpy" if torch is None else "torch"
-    pattern = Pattern._from_csr(row_ptr, col_idx, record.shape, library=library)
-    if record.form == "pattern":
+    pattern = Pattern._from_csr(row_ptr, col_idx, shape, library=library)
+    if content.form == "pattern":
         return pattern
     if torch is not None:
-        values.requires_grad_(record.requires_grad)
+        values.requires_grad_(content.requires_grad)
     return pattern, values
 
 
@@ -376,7 +471,7 @@ def _csr_arrays(
     done = row = 0  # positions; rows of which the beginning is known
     for chunk in positions:
         row_of, col_idx[done : done + chunk.size] = _divided(chunk, cols)
-        last = int(row_of[-1])
+        last = int(row_of[-1]) if chunk.size else 0
         while row < last:
             some = np.arange(row + 1, min(last, row + CHUNK) + 1, dtype=np.int64)
             row_ptr[some] = np.searchsorted(row_of, some) + done

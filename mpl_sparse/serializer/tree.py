@@ -13,9 +13,9 @@ import numpy as np
 from ..pattern import Pattern, is_tensor
 from .errors import BadHeader, FileError
 from .record import Arrays, Record
-from .tensors import Content, Options, layer_content, pack, tensor_content
+from .tensors import Content, Options, Planned, layer_content, pack, tensor_content
 
-__all__ = ["Decoder", "Encoder", "what_of"]
+__all__ = ["MAX_DEPTH", "Decoder", "Encoder", "from_parts", "what_of"]
 
 MAX_DEPTH = 100
 MAX_BITS = 14_000  # of an int: Python reads no more than 4,300 digits
@@ -54,12 +54,14 @@ class Encoder:
         known = self._numbers.get(_identity(obj))
         if known is not None:
             return ["tensor", known]
-        content = tensor_content(what_of(path), obj)
+        read = obj.read() if isinstance(obj, Planned) else obj
+        content = tensor_content(what_of(path), read)
         if content is not None:
             number = self._add(path, content)
             self._numbers[_identity(obj)] = number
             self._kept.append(obj)
             return ["tensor", number]
+        obj = read
         if is_tensor(obj):
             return self._sparse_parts(obj, path, depth)
         if type(obj) in (list, tuple):
@@ -135,7 +137,7 @@ class Encoder:
         else:
             parts = {"pointers": plain.ccol_indices(), "indices": plain.row_indices(), "values": plain.values()}
         coalesced = layout == "sparse_coo" and tensor.is_coalesced()
-        _from_parts(
+        from_parts(
             layout, list(tensor.shape), coalesced, [*parts.values()], sys.modules["torch"]
         )  # torch checks what it is
         children = [self.encode(part, _join(path, name), depth + 1) for name, part in parts.items()]
@@ -227,7 +229,7 @@ class Decoder:
         parts = self._list(depth, *children)
         if self._torch is None:
             raise FileError(f"a tensor of the layout {layout} needs PyTorch")
-        return _from_parts(layout, shape, coalesced, parts, self._torch).requires_grad_(requires_grad)
+        return from_parts(layout, shape, coalesced, parts, self._torch).requires_grad_(requires_grad)
 
 
 _DECODERS: Dict[str, Callable[..., Any]] = {
@@ -244,7 +246,7 @@ _DECODERS: Dict[str, Callable[..., Any]] = {
 }
 
 
-def _from_parts(layout: str, shape: List[int], coalesced: bool, parts: Any, torch: Any) -> Any:
+def from_parts(layout: str, shape: List[int], coalesced: bool, parts: Any, torch: Any) -> Any:
     """The sparse tensor of these parts. RuntimeError, from torch, if they do not fit together."""
     if layout == "sparse_coo":
         indices, values = parts

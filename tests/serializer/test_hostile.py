@@ -44,7 +44,8 @@ def test_every_file_is_made_by_file_samples():
 def test_every_error_has_a_file():
     rest = {"FileError", "MissingLibrary", "NoSuchTensor", "UnknownModel"}  # tested elsewhere: no file is at fault
     errors = {name for name in serializer.__all__ if isinstance(getattr(serializer, name), type)} - {"TensorInfo"}
-    assert {error for error, _ in HOSTILE.values()} == errors - rest
+    foreign = {"BadArchive", "BadPickle", "ForbiddenPickle", "UnknownFormat"}  # of import_legacy
+    assert {error for error, _ in HOSTILE.values()} == errors - rest - foreign
 
 
 def test_an_error_names_the_tensor():
