@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # 100,000 changed files of each coding through Python and the core, which is built for the address and undefined-behaviour sanitizers.
-# Builds outside the repository; needs g++, and a Python with numpy, cython and cmake.
+# Builds outside the repository; needs g++, and a Python with numpy, cython and cmake, without mpl_sparse.
 #   ci/fuzz.sh [python] [mutants of each coding]
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -9,7 +9,7 @@ build=$(mktemp -d)
 trap 'rm -rf "$build"' EXIT
 
 cmake=$("$python" -c 'import shutil, sysconfig; print(shutil.which("cmake", path=sysconfig.get_path("scripts")) or "cmake")')
-"$cmake" -S "$root/mpl_sparse" -B "$build/cmake" -DMPL_SPARSE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo \
+"$cmake" -S "$root/mpl_sparse" -B "$build/cmake" -DMPL_SPARSE_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=Fuzz -DCMAKE_CXX_FLAGS="-O1 -g1" \
   -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" >"$build/log"
 "$cmake" --build "$build/cmake" --parallel 2 >>"$build/log"
 cp -r "$root/mpl_sparse" "$build/mpl_sparse"
