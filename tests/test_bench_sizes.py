@@ -1,4 +1,4 @@
-"""The tables of sizes and of files: their arithmetic, and one small run of the first."""
+"""The tables of sizes, of files and of the codec: their arithmetic, and a small run of the first and the last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 for library in ("scipy", "zstandard", "safetensors", "matplotlib"):
     pytest.importorskip(library)
 
-from bench import files, sizes  # noqa: E402
+from bench import codec, files, sizes  # noqa: E402
 
 
 def test_the_bound_is_the_logarithm_of_the_number_of_masks():
@@ -55,3 +55,9 @@ def test_candidates_load_what_they_saved(tmp_path):
     assert all(row.nbytes == (tmp_path / str(number)).stat().st_size for number, row in enumerate(rows))
     with pytest.raises(AssertionError, match="has changed"):
         files.check({**found[0].obj, "0.bias": torch.zeros(8)}, found[0].obj)
+
+
+def test_a_small_run_of_the_codec_writes_its_table(tmp_path):
+    codec.main(["--nnz", "3000", "--rounds", "1", "--write", str(tmp_path)])
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert "python tests/bench/codec.py --nnz 3000" in text and text.count("\n| 0.") == len(codec.DENSITIES)
