@@ -28,7 +28,7 @@ ARROWS = {
     "serializer": {"_core", "models", "nn", "pattern"},
     "utils": {"serializer"},
 }
-FREE = {"__init__", "__main__", "cli", "demo"}  # the public face and the programs: anything
+FREE = {"__init__", "__main__", "cli", "demo", "experiments"}  # the public face and the programs: anything
 FOR_ALL = {"requires_torch"}
 TORCH_FREE = {"__init__", "__main__", "cli", "functional", "geometry", "pattern", "serializer", "threads", "utils"}
 
@@ -183,7 +183,7 @@ NEEDING_TORCH = ["nn", "optim", "models", "pruning", "prunable", "to_sparse", "f
 @pytest.mark.parametrize(
     "statement",
     [f"mpl_sparse.{name}" for name in NEEDING_TORCH]
-    + [f"import mpl_sparse.{name}" for name in ["autograd", "nn", "optim", "models", "pruning", "report", "demo"]]
+    + [f"import mpl_sparse.{name}" for name in ["autograd", "nn", "optim", "models", "pruning", "report", "demo", "experiments"]]
     + ["from mpl_sparse.models import conv2", "from mpl_sparse.nn.conv2d import SparseConv2d"],
 )
 def test_what_needs_torch_says_so(statement):

@@ -1,0 +1,113 @@
+"""Accuracy against density, a line for each method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from .records import Record
+from .report import Cell, cells
+
+__all__ = ["draw"]
+
+# Okabe and Ito's palette, told apart by those who are colour-blind; a second line of a colour is dashed.
+STYLES: Dict[str, Tuple[str, str]] = {
+    "magnitude, one shot": ("#7F7F7F", "-"),
+    "magnitude, iterative": ("#0072B2", "-"),
+    "magnitude, cubic": ("#0072B2", "--"),
+    "lottery rewinding": ("#1a1a1a", "-"),
+    "random": ("#7F7F7F", "--"),
+    "SNIP": ("#009E73", "-"),
+    "GraSP": ("#009E73", "--"),
+    "SynFlow": ("#009E73", ":"),
+    "SET": ("#D55E00", "--"),
+    "RigL": ("#D55E00", "-"),
+    "PruneFL": ("#C0619B", "-"),
+}
+GROUPS = (
+    (
+        "Pruned during training",
+        ("magnitude, iterative", "magnitude, cubic", "magnitude, one shot", "lottery rewinding"),
+    ),
+    ("Sparse from the start", ("RigL", "PruneFL", "SET", "SynFlow", "SNIP", "GraSP", "random")),
+)
+
+
+def draw(records: Sequence[Record], file: Path) -> Path:
+    """A PNG with two panels: the methods that prune on the way, and those that are sparse from the start."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plots
+
+    pyplot: Any = plots
+    found = cells(records)
+    whole = found.get("dense", {}).get(1.0)
+    groups = [(title, {each: found[each] for each in methods if each in found}) for title, methods in GROUPS]
+    groups = [(title, rows) for title, rows in groups if rows]
+    style = {"font.family": "DejaVu Sans", "font.size": 10, "axes.edgecolor": "#b0b0b0"}
+    with pyplot.rc_context(style):
+        figure, panels = pyplot.subplots(
+            1, max(len(groups), 1), figsize=(11.5, 5), sharey=True, layout="constrained", squeeze=False
+        )
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+        for panel, (title, rows) in zip(panels[0], groups):
+            _panel(panel, rows, whole)
+            panel.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        panels[0][0].set_ylabel("accuracy on held-out digits, %", color="#404040")
+        figure.savefig(file, dpi=110, facecolor="white")
+        pyplot.close(figure)
+    return file
+
+
+def _panel(panel: Any, rows: Dict[str, Dict[float, Cell]], whole: Optional[Cell]) -> None:
+    from matplotlib.ticker import FixedLocator
+
+    densities = sorted({density for row in rows.values() for density in row})
+    ends: List[Tuple[float, str]] = []
+    for method, row in rows.items():
+        colour, dashes = STYLES[method]
+        xs = sorted(row)
+        means = [100 * row[x].mean for x in xs]
+        errors = [100 * row[x].deviation for x in xs]
+        panel.fill_between(
+            xs,
+            [m - e for m, e in zip(means, errors)],
+            [m + e for m, e in zip(means, errors)],
+            color=colour,
+            alpha=0.08,
+            lw=0,
+        )
+        panel.plot(xs, means, color=colour, linestyle=dashes, linewidth=2, marker="o", markersize=3.5)
+        ends.append((means[0], method))
+    if whole is not None:
+        panel.axhline(100 * whole.mean, color="#b0b0b0", linewidth=1)
+        place = {"textcoords": "offset points", "color": "#6b6b6b", "fontsize": 9, "ha": "right"}
+        panel.annotate("dense", (densities[-1], 100 * whole.mean), (0, 4), **place)
+    panel.set_xscale("log")
+    panel.set_xlim(densities[-1] * 1.15, densities[0] / 4.2)
+    panel.xaxis.set_major_locator(FixedLocator(densities))
+    panel.xaxis.set_minor_locator(FixedLocator([]))
+    panel.set_xticklabels([f"{density:.3g}" for density in densities])
+    panel.set_xlabel("density: the share of weights that stay", color="#404040")
+    panel.grid(color="#ececec", linewidth=0.7)
+    panel.set_axisbelow(True)
+    panel.tick_params(which="both", length=0, colors="#404040")
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+    bottom, top = panel.get_ylim()
+    for height, (_, method) in zip(_apart([end for end, _ in sorted(ends)], (top - bottom) / 19), sorted(ends)):
+        panel.annotate(
+            method, (densities[0] / 1.12, height), color=STYLES[method][0], fontsize=9.5, va="center", ha="left"
+        )
+
+
+def _apart(heights: List[float], least: float) -> List[float]:
+    """The heights, increasing, moved up or down until each is `least` above the one before."""
+    placed = list(heights)
+    for _ in range(200):
+        for k in range(1, len(placed)):
+            if placed[k] - placed[k - 1] < least:
+                middle = (placed[k] + placed[k - 1]) / 2
+                placed[k - 1], placed[k] = middle - least / 2, middle + least / 2
+    return placed
