@@ -183,7 +183,8 @@ NEEDING_TORCH = ["nn", "optim", "models", "pruning", "prunable", "to_sparse", "f
 @pytest.mark.parametrize(
     "statement",
     [f"mpl_sparse.{name}" for name in NEEDING_TORCH]
-    + [f"import mpl_sparse.{name}" for name in ["autograd", "nn", "optim", "models", "pruning", "report", "demo", "experiments"]]
+    + [f"import mpl_sparse.{name}" for name in ["autograd", "nn", "optim", "models", "pruning", "report"]]
+    + [f"import mpl_sparse.{name}" for name in ["demo", "experiments"]]
     + ["from mpl_sparse.models import conv2", "from mpl_sparse.nn.conv2d import SparseConv2d"],
 )
 def test_what_needs_torch_says_so(statement):
