@@ -190,7 +190,7 @@ def test_positions_that_do_not_increase_are_refused(coding, wrong):
 
 
 def test_the_core_refuses_other_arguments():
-    positions, packed = np.arange(3), np.zeros(2, np.uint8)
+    positions, packed = np.arange(3, dtype=np.int64), np.zeros(2, np.uint8)
     for numel in (-1, MAX_NUMEL + 1, 2):
         with pytest.raises(ValueError, match="numel|nnz"):
             _core.PositionEncoder(positions, numel)
