@@ -1,7 +1,8 @@
-"""Accuracy against density, a line for each method."""
+"""Errors against density, a line for each method, on two logarithmic axes: the better, the higher."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
@@ -24,6 +25,7 @@ STYLES: Dict[str, Tuple[str, str]] = {
     "RigL": ("#D55E00", "-"),
     "PruneFL": ("#C0619B", "-"),
 }
+TICKS = (4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
 GROUPS = (
     (
         "Pruned during training",
@@ -54,52 +56,49 @@ def draw(records: Sequence[Record], file: Path) -> Path:
         for panel, (title, rows) in zip(panels[0], groups):
             _panel(panel, rows, whole)
             panel.set_title(title, loc="left", fontweight="bold", fontsize=11)
-        panels[0][0].set_ylabel("accuracy on held-out digits, %", color="#404040")
+        panels[0][0].set_ylabel("errors on held-out digits, %", color="#404040")
         figure.savefig(file, dpi=110, facecolor="white")
         pyplot.close(figure)
     return file
 
 
 def _panel(panel: Any, rows: Dict[str, Dict[float, Cell]], whole: Optional[Cell]) -> None:
-    from matplotlib.ticker import FixedLocator
-
     densities = sorted({density for row in rows.values() for density in row})
     ends: List[Tuple[float, str]] = []
     for method, row in rows.items():
         colour, dashes = STYLES[method]
         xs = sorted(row)
-        means = [100 * row[x].mean for x in xs]
-        errors = [100 * row[x].deviation for x in xs]
-        panel.fill_between(
-            xs,
-            [m - e for m, e in zip(means, errors)],
-            [m + e for m, e in zip(means, errors)],
-            color=colour,
-            alpha=0.08,
-            lw=0,
-        )
+        means = [_errors(row[x].mean) for x in xs]
+        best, worst = ([_errors(row[x].mean + sign * row[x].deviation) for x in xs] for sign in (1, -1))
+        panel.fill_between(xs, best, worst, color=colour, alpha=0.07, linewidth=0)
         panel.plot(xs, means, color=colour, linestyle=dashes, linewidth=2, marker="o", markersize=3.5)
-        ends.append((means[0], method))
-    if whole is not None:
-        panel.axhline(100 * whole.mean, color="#b0b0b0", linewidth=1)
-        place = {"textcoords": "offset points", "color": "#6b6b6b", "fontsize": 9, "ha": "right"}
-        panel.annotate("dense", (densities[-1], 100 * whole.mean), (0, 4), **place)
+        ends.append((math.log10(means[0]), method))
     panel.set_xscale("log")
-    panel.set_xlim(densities[-1] * 1.15, densities[0] / 4.2)
-    panel.xaxis.set_major_locator(FixedLocator(densities))
-    panel.xaxis.set_minor_locator(FixedLocator([]))
-    panel.set_xticklabels([f"{density:.3g}" for density in densities])
+    panel.set_yscale("log")
+    panel.set_ylim(100, 4)
+    panel.set_xlim(densities[-1] * 1.2, densities[0] / 4.5)
+    panel.set_xticks(densities, [f"{density:.3g}" for density in densities])
+    panel.set_yticks(TICKS, [str(tick) for tick in TICKS])
+    panel.minorticks_off()
     panel.set_xlabel("density: the share of weights that stay", color="#404040")
+    if whole is not None:
+        panel.axhline(_errors(whole.mean), color="#b0b0b0", linewidth=1)
+        place = {"textcoords": "offset points", "color": "#6b6b6b", "fontsize": 9, "ha": "left"}
+        panel.annotate("dense", (densities[-1] * 1.15, _errors(whole.mean)), (0, 4), **place)
     panel.grid(color="#ececec", linewidth=0.7)
     panel.set_axisbelow(True)
     panel.tick_params(which="both", length=0, colors="#404040")
     for side in ("top", "right"):
         panel.spines[side].set_visible(False)
-    bottom, top = panel.get_ylim()
-    for height, (_, method) in zip(_apart([end for end, _ in sorted(ends)], (top - bottom) / 19), sorted(ends)):
-        panel.annotate(
-            method, (densities[0] / 1.12, height), color=STYLES[method][0], fontsize=9.5, va="center", ha="left"
-        )
+    heights = _apart([end for end, _ in sorted(ends)], math.log10(100 / 4) / 22)
+    for height, (_, method) in zip(heights, sorted(ends)):
+        place = {"color": STYLES[method][0], "fontsize": 9.5, "va": "center", "ha": "left"}
+        panel.annotate(method, (densities[0] / 1.12, 10**height), **place)
+
+
+def _errors(accuracy: float) -> float:
+    """In per cent, within the picture."""
+    return min(max(100 * (1 - accuracy), 1.0), 100.0)
 
 
 def _apart(heights: List[float], least: float) -> List[float]:
