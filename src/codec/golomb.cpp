@@ -188,7 +188,8 @@ int64_t GolombReader::read(int64_t* positions, int64_t capacity) {
   const int64_t all = capacity < count_ - done_ ? capacity : count_ - done_;
   for (int64_t left = all; left > 0;) {
     if (done_ && done_ % gaps_between_restarts == 0) check_restart();
-    const int64_t some = left < 64 - done_ % 64 ? left : 64 - done_ % 64;
+    const int64_t block = divisor_.shift > 50 ? 8 : 64, to_next = block - done_ % block;
+    const int64_t some = left < to_next ? left : to_next;
     divisor_.ternary ? run<true>(positions, some) : run<false>(positions, some);
     positions += some;
     left -= some;
@@ -197,12 +198,12 @@ int64_t GolombReader::read(int64_t* positions, int64_t capacity) {
   return all;
 }
 
-// At most 64 gaps, whose sums then fit in 64 bits whatever they are. Of the k gaps up to a position the quotients' sum is the
-// number of that quotient's last bit, less k.
+// So few gaps that their sum fits in 64 bits whatever they are. Multiplications, where there could be shifts: on x86-64 all
+// shifts by a variable take it from one register.
 template <bool ternary>
 void GolombReader::run(int64_t* positions, int64_t count) {
   const int shift = divisor_.shift;
-  const uint64_t mask = low_bits(shift);
+  const uint64_t mask = low_bits(shift), power = uint64_t{1} << shift, divisor = divisor_.value();
   uint64_t digits = 0, twos = 0;
   if (ternary) {
     digits = load_bits(digits_, end_, done_) & low_bits(count);
@@ -211,56 +212,54 @@ void GolombReader::run(int64_t* positions, int64_t count) {
   }
   const uint8_t* at = at_;
   const uint8_t* remainders = remainders_ + (done_ * shift >> 3);
-  uint64_t word = word_, word_bit = word_bit_, rests = rests_, one = 0;
   unsigned remainder_bit = done_ * shift & 7;
-  for (int64_t k = 0; k < count;) {
+  uint64_t word = word_, word_bit = word_bit_, bit = quotient_bits_, next = next_;
+  for (int64_t k = 0; k < count; ++k) {
     while (!word) {
       if (at >= end_) refuse_bits("the quotients end early");
       word_bit += 64;
       word = load_word(at, end_);
       at = end_ - at < 8 ? end_ : at + 8;
     }
-    for (; word && k < count; ++k, word &= word - 1) positions[k] = word_bit + lowest_bit(word);
-  }
-  uint64_t place = done_;
-  for (int64_t k = 0; k < count; ++k, ++place) {
-    one = positions[k] - place;
-    rests += load_word(remainders + (remainder_bit >> 3)) >> (remainder_bit & 7) & mask;
+    const uint64_t one = word_bit + lowest_bit(word), quotient = one - bit;
+    word &= word - 1;
+    bit = one + 1;
+    uint64_t rest = load_word(remainders + (remainder_bit >> 3)) >> (remainder_bit & 7) & mask;
     remainder_bit += shift;
     if (ternary) {
       const uint64_t digit = digits & 1;
-      rests += (digit + (twos & digit)) << shift;
+      rest += (digit + (twos & digit)) * power;
       digits >>= 1;
-      twos >>= digit;
+      twos = digit ? twos >> 1 : twos;
     }
-    positions[k] = ((ternary ? 3 * one : one) << shift) + rests + place;
+    next += quotient * divisor + rest + 1;
+    positions[k] = next - 1;
   }
-  const uint64_t numel = numel_;
-  if (one > numel / divisor_.value() || rests > numel || static_cast<uint64_t>(positions[count - 1]) >= numel) {
-    refuse_bits("a position is not below the " + std::to_string(numel) + " elements");
+  const uint64_t quotients = bit - quotient_bits_ - count;
+  if (quotients > static_cast<uint64_t>(numel_) / divisor || next > static_cast<uint64_t>(numel_)) {
+    refuse_bits("a position is not below the " + std::to_string(numel_) + " elements");
   }
   at_ = at;
   word_ = word;
   word_bit_ = word_bit;
-  rests_ = rests;
-  quotients_sum_ = one;
-  next_ = positions[count - 1] + 1;
+  quotient_bits_ = bit;
+  next_ = next;
   done_ += count;
 }
 
 void GolombReader::check_restart() const {
   const uint8_t* restart = restarts_ + 16 * (done_ / gaps_between_restarts - 1);
   const int64_t next = load_word(restart), bit = load_word(restart + 8);
-  if (next != next_ || bit != quotient_bits()) {
+  if (next != next_ || bit != quotient_bits_) {
     refuse_bits("the restart point before gap " + std::to_string(done_) + " is (" + std::to_string(next) + ", " +
-                std::to_string(bit) + "), not (" + std::to_string(next_) + ", " + std::to_string(quotient_bits()) + ")");
+                std::to_string(bit) + "), not (" + std::to_string(next_) + ", " + std::to_string(quotient_bits_) + ")");
   }
 }
 
 void GolombReader::finish() const {
-  if (bytes_of(quotient_bits()) != end_ - quotients_) {
+  if (bytes_of(quotient_bits_) != end_ - quotients_) {
     refuse_bits("there are " + std::to_string(end_ - quotients_) + " bytes of quotients, of which " +
-                std::to_string(bytes_of(quotient_bits())) + " are needed");
+                std::to_string(bytes_of(quotient_bits_)) + " are needed");
   }
   if (word_) refuse_bits("there are bits beyond the end");
 }

@@ -82,14 +82,11 @@ class GolombReader {
   void check_restart() const;
   void finish() const;
 
-  int64_t quotient_bits() const { return quotients_sum_ + done_; }
-
   Divisor divisor_;
   int64_t count_, numel_;
   int64_t done_ = 0;
   int64_t next_ = 0;             // the last position + 1
-  uint64_t rests_ = 0;           // the sum of the gaps' remainders
-  int64_t quotients_sum_ = 0;    // that of their quotients
+  int64_t quotient_bits_ = 0;    // so far
   std::vector<uint8_t> padded_;  // a copy of few bytes, so that eight can be read from each of them
   const uint8_t* restarts_;
   const uint8_t* remainders_;
