@@ -6,6 +6,8 @@ import math
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from ..report.needs import needed
+from ..report.png import write_png
 from .records import Record
 from .report import Cell, cells
 
@@ -26,6 +28,7 @@ STYLES: Dict[str, Tuple[str, str]] = {
     "PruneFL": ("#C0619B", "-"),
 }
 TICKS = (4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+BY = "mpl_sparse.experiments"
 GROUPS = (
     (
         "Pruned during training",
@@ -37,28 +40,20 @@ GROUPS = (
 
 def draw(records: Sequence[Record], file: Path) -> Path:
     """A PNG with two panels: the methods that prune on the way, and those that are sparse from the start."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plots
-
-    pyplot: Any = plots
     found = cells(records)
     whole = found.get("dense", {}).get(1.0)
     groups = [(title, {each: found[each] for each in methods if each in found}) for title, methods in GROUPS]
     groups = [(title, rows) for title, rows in groups if rows]
     style = {"font.family": "DejaVu Sans", "font.size": 10, "axes.edgecolor": "#b0b0b0"}
-    with pyplot.rc_context(style):
-        figure, panels = pyplot.subplots(
-            1, max(len(groups), 1), figsize=(11.5, 5), sharey=True, layout="constrained", squeeze=False
-        )
+    with needed("matplotlib", by=BY).rc_context(style):
+        figure = needed("matplotlib.figure", by=BY).Figure(figsize=(11.5, 5), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+        panels = figure.subplots(1, max(len(groups), 1), sharey=True, squeeze=False)
         for panel, (title, rows) in zip(panels[0], groups):
             _panel(panel, rows, whole)
             panel.set_title(title, loc="left", fontweight="bold", fontsize=11)
         panels[0][0].set_ylabel("errors on held-out digits, %", color="#404040")
-        figure.savefig(file, dpi=110, facecolor="white")
-        pyplot.close(figure)
+        write_png(figure, file)
     return file
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
-from pathlib import Path
 from typing import Any, Sequence, Union
 
 from ..report.needs import needed
+from ..report.png import name_layers, png_path, write_png
 
 __all__ = ["draw"]
 
 KEPT, LOST, INK = "#F3F5F8", "#D55E00", "#303030"  # the vermilion of Okabe and Ito's palette, and almost nothing
 COLUMN, HEADING, FOOT, GAP, BAR = 0.74, 0.95, 0.62, 0.14, 0.16  # inches
-DPI, MOST_PIXELS = 130, 60_000  # the renderer's own limit is 2**16
-LONGEST_NAME = 44
 BY = "Sensitivity.plot"
 
 
@@ -27,17 +23,12 @@ def draw(
     path: Union[str, os.PathLike[str]],
 ) -> None:
     """See `Sensitivity.plot`. pyplot and its state are not touched."""
-    file = Path(path)
-    if file.suffix.lower() != ".png":
-        raise ValueError(f"path must end in .png, got {str(path)!r}")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "path must be in a folder that exists", str(path))
+    file = png_path(path)
     line = min(0.34, max(0.2, 12.0 / len(layers)))  # inches
     font = min(9.5, 34 * line)
     figure = needed("matplotlib.figure", by=BY).Figure()
-    canvas = needed("matplotlib.backends.backend_agg", by=BY).FigureCanvasAgg(figure)
-    names = [_short(name) or "the layer" for name in layers]
-    start = 2 * GAP + _width(figure, canvas.get_renderer(), names, font)
+    names, widest = name_layers(figure, [layer or "the layer" for layer in layers], font, by=BY)
+    start = 2 * GAP + widest
     # in the order of the densities, whatever the order in which they were given; wide enough for the heading
     columns = sorted(range(len(densities)), key=lambda place: -densities[place])
     width, height = max(COLUMN * len(columns), 5.6 - start), line * len(layers)
@@ -75,29 +66,8 @@ def draw(
     figure.text(left, top, "How much pruning each layer bears alone", fontsize=15, va="top", color=INK)
     below = f"accuracy of the whole model; not pruned it is {_written(baseline)}"
     figure.text(left, 1 - 0.55 / whole[1], below, fontsize=10, va="top", color=INK)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=min(DPI, MOST_PIXELS / max(whole)), facecolor="white")
-    file.write_bytes(picture.getvalue())
+    write_png(figure, file)
 
 
 def _written(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.4g}"
-
-
-def _width(figure: Any, renderer: Any, names: Sequence[str], font: float) -> float:
-    """Of the widest name, in inches."""
-    text = figure.text(0, 0, "", fontsize=font, parse_math=False)
-    widths = []
-    for name in sorted(names, key=len)[-9:]:  # the widest is among the longest, or hardly wider
-        text.set_text(name)
-        widths.append(text.get_window_extent(renderer).width / figure.dpi)
-    text.remove()
-    return max(widths)
-
-
-def _short(name: str) -> str:
-    """A long name loses its middle."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    start = LONGEST_NAME // 4
-    return f"{name[:start]}…{name[start + 1 - LONGEST_NAME :]}"

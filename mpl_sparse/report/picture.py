@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
-from pathlib import Path
 from typing import Any, Dict, List, Sequence, Union
 
 from .layers import SPARSE_KINDS
 from .needs import needed
+from .png import name_layers, png_path, write_png
 from .rounded import rounded
 
 __all__ = ["draw"]
@@ -19,25 +17,19 @@ Row = Dict[str, Any]
 SPARSE, DENSE, INK = "#0072B2", "#C3CAD3", "#303030"  # the blue of Okabe and Ito's palette
 WIDTH, HEADING, FOOT, GAP = 11.0, 1.12, 0.3, 0.12  # inches
 BAR = 0.72  # of the height of a line
-DPI, MOST_PIXELS = 130, 60_000  # the renderer's own limit is 2**16
-LONGEST_NAME = 44
+BY = "Summary.plot"
 
 
 def draw(rows: Sequence[Row], total: Row, path: Union[str, os.PathLike[str]]) -> None:
     """See `Summary.plot`. pyplot and its state are not touched."""
     if not rows:
         raise ValueError("there are no layers to plot: mpl_sparse.prunable(model) makes them prunable")
-    file = Path(path)
-    if file.suffix.lower() != ".png":
-        raise ValueError(f"path must end in .png, got {str(path)!r}")
-    if not file.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "path must be in a folder that exists", str(path))
+    file = png_path(path)
     line = min(0.3, max(0.15, 9.0 / len(rows)))  # inches
     font, height = min(9.0, 48 * line), line * len(rows)
-    figure = needed("matplotlib.figure", by="Summary.plot").Figure(figsize=(WIDTH, HEADING + height + FOOT))
-    canvas = needed("matplotlib.backends.backend_agg", by="Summary.plot").FigureCanvasAgg(figure)
-    names = [_short(row["name"] or row["kind"]) for row in rows]
-    start = 2 * GAP + _width(figure, canvas.get_renderer(), names, font)
+    figure = needed("matplotlib.figure", by=BY).Figure(figsize=(WIDTH, HEADING + height + FOOT))
+    names, widest = name_layers(figure, [row["name"] or row["kind"] for row in rows], font, by=BY)
+    start = 2 * GAP + widest
     middle = start + 0.4 * (WIDTH - start)
     left, right = (
         figure.add_axes((x / WIDTH, FOOT / figure.get_figheight(), width / WIDTH, height / figure.get_figheight()))
@@ -50,20 +42,7 @@ def draw(rows: Sequence[Row], total: Row, path: Union[str, os.PathLike[str]]) ->
     for panel in (left, right):
         panel.set_ylim(len(rows) - 0.5, -0.5)
     _heading(figure, total, what)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=min(DPI, MOST_PIXELS / max(figure.get_size_inches())), facecolor="white")
-    _replace(file, picture.getvalue())
-
-
-def _width(figure: Any, renderer: Any, names: Sequence[str], font: float) -> float:
-    """Of the widest name, in inches."""
-    text = figure.text(0, 0, "", fontsize=font, parse_math=False)
-    widths = []
-    for name in sorted(names, key=len)[-9:]:  # the widest is among the longest, or hardly wider
-        text.set_text(name)
-        widths.append(text.get_window_extent(renderer).width / figure.dpi)
-    text.remove()
-    return max(widths)
+    write_png(figure, file)
 
 
 def _densities(panel: Any, rows: Sequence[Row], font: float) -> None:
@@ -110,7 +89,7 @@ def _bars(
         [(0, place + low), (length, place + low), (length, place + high), (0, place + high)]
         for place, length in zip(places, lengths)
     ]
-    bars = needed("matplotlib.collections", by="Summary.plot").PolyCollection(corners, facecolors=colours, linewidths=0)
+    bars = needed("matplotlib.collections", by=BY).PolyCollection(corners, facecolors=colours, linewidths=0)
     panel.add_collection(bars, autolim=False)
 
 
@@ -131,7 +110,7 @@ def _dress(panel: Any, title: str, longest: float, room: float) -> None:
     """`room` is the width of the panel, for the labels too, in longest bars."""
     panel.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
     panel.set_xlim(0, room * (longest or 1))
-    panel.xaxis.set_major_locator(needed("matplotlib.ticker", by="Summary.plot").MaxNLocator(4))
+    panel.xaxis.set_major_locator(needed("matplotlib.ticker", by=BY).MaxNLocator(4))
     panel.tick_params(length=0, labelcolor=INK)
     panel.tick_params(axis="x", labelsize=9)
     panel.grid(axis="x", color="#e4e4e4", linewidth=0.7)
@@ -141,7 +120,7 @@ def _dress(panel: Any, title: str, longest: float, room: float) -> None:
 
 
 def _heading(figure: Any, total: Row, what: str) -> None:
-    patch = needed("matplotlib.patches", by="Summary.plot").Patch
+    patch = needed("matplotlib.patches", by=BY).Patch
     left, height = GAP / WIDTH, figure.get_figheight()
     title = f"{rounded(total['nnz'])} of {rounded(total['numel'])} weights are left: {total['density']:.1%}"
     figure.text(left, 1 - 0.12 / height, title, fontsize=15, va="top", color=INK)
@@ -152,22 +131,3 @@ def _heading(figure: Any, total: Row, what: str) -> None:
     keys = [patch(color=SPARSE, label=sparse), patch(color=DENSE, label=dense)]
     place = (left / 2, 1 - 0.45 / height)
     figure.legend(handles=keys, loc="upper left", bbox_to_anchor=place, ncols=2, frameon=False, borderaxespad=0)
-
-
-def _short(name: str) -> str:
-    """A long name loses its middle."""
-    if len(name) <= LONGEST_NAME:
-        return name
-    start = LONGEST_NAME // 4
-    return f"{name[:start]}…{name[start + 1 - LONGEST_NAME :]}"
-
-
-def _replace(file: Path, content: bytes) -> None:
-    """Write beside the file, then move: who reads it finds the old one or the new one, whole."""
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(file)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

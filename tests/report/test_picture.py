@@ -97,6 +97,6 @@ def test_matplotlib_is_asked_for_by_name(tmp_path, monkeypatch):
 
 
 def test_no_picture_is_too_large_for_the_renderer(image, tmp_path, monkeypatch):
-    monkeypatch.setattr(mpl_sparse.report.picture, "MOST_PIXELS", 400)
+    monkeypatch.setattr(mpl_sparse.report.png, "MOST_PIXELS", 400)
     summary(stack(5)).plot(tmp_path / "a.png")
     assert 390 <= max(height_and_width(image, tmp_path / "a.png")) <= 400
