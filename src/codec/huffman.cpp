@@ -7,53 +7,48 @@ constexpr int shortest = 4, longest = 9;
 constexpr int symbols_in_group = 64, words_in_group = 6;
 constexpr int counts[longest + 1] = {0, 0, 0, 0, 1, 10, 31, 15, 5, 2};  // codes of each length
 
-// The least code of 6, 7 and 8 bits that is the beginning of a longer one; and the first code of each length, with its rank.
-constexpr unsigned longer_6 = 55, longer_7 = 125, longer_8 = 255;
-constexpr unsigned first_6 = 24, first_7 = 110, first_8 = 250, rank_8 = 57, first_9 = 510, rank_9 = 62;
-
-struct Code {
-  uint16_t bits;
-  uint8_t length;
-};
-
 struct Tables {
-  uint8_t symbols[64];    // by rank: sorted by their number of ones, then by value
-  Code codes[64];         // by symbol
-  uint8_t of_seven[128];  // by a code's first seven bits, if these are enough: the symbol
-  // By symbol: in fields of 12 bits, whether its code has more than 4, 5, 6, 7, 8 bits.
-  uint64_t longer[64];
+  uint8_t codes[64];     // by symbol: its code's first eight bits, the first lowest
+  uint8_t symbols[256];  // by these eight bits. Two codes are longer, 255 and a last bit: of the symbols 62 and 63, here 62
+  uint64_t longer[64];   // by symbol: in fields of 12 bits, whether its code has more than 4, 5, 6, 7, 8 bits
 };
 
 constexpr int ones(int symbol) { return symbol ? (symbol & 1) + ones(symbol >> 1) : 0; }
 
+constexpr uint8_t reversed(unsigned byte) {
+  unsigned bits = 0;
+  for (int k = 0; k < 8; ++k) bits |= (byte >> k & 1) << (7 - k);
+  return static_cast<uint8_t>(bits);
+}
+
 constexpr Tables make_tables() {
   Tables tables{};
-  int rank = 0;
+  int sorted[64] = {}, rank = 0;  // by the number of ones, then by value
   for (int count = 0; count <= 6; ++count) {
     for (int symbol = 0; symbol < 64; ++symbol) {
-      if (ones(symbol) == count) tables.symbols[rank++] = static_cast<uint8_t>(symbol);
+      if (ones(symbol) == count) sorted[rank++] = symbol;
     }
   }
   unsigned code = 0;
   rank = 0;
   for (int length = shortest; length <= longest; ++length, code <<= 1) {
     for (int k = 0; k < counts[length]; ++k, ++code, ++rank) {
-      const int symbol = tables.symbols[rank];
-      tables.codes[symbol] = {static_cast<uint16_t>(code), static_cast<uint8_t>(length)};
+      const int symbol = sorted[rank];
       for (int more = shortest; more < length; ++more) tables.longer[symbol] |= uint64_t{1} << 12 * (more - shortest);
-      for (unsigned seven = 0; length <= 7 && seven < 128; ++seven) {
-        if (seven >> (7 - length) == code) tables.of_seven[seven] = static_cast<uint8_t>(symbol);
+      const unsigned first = length <= 8 ? code << (8 - length) : code >> (length - 8);
+      tables.codes[symbol] = reversed(first);
+      for (unsigned eight = first; length <= 8 && eight >> (8 - length) == code; ++eight) {
+        tables.symbols[reversed(eight)] = static_cast<uint8_t>(symbol);
       }
     }
   }
+  tables.symbols[255] = 62;
   return tables;
 }
 
 constexpr Tables tables = make_tables();
 
-static_assert(tables.codes[0].bits == 0 && tables.codes[63].bits == first_9 + 1, "");
-static_assert(first_6 + counts[6] == longer_6 && first_7 + counts[7] == longer_7 && first_8 + counts[8] == longer_8, "");
-static_assert(rank_9 + counts[9] == 64 && longer_6 << 1 == first_7 && longer_7 << 1 == first_8 && longer_8 << 1 == first_9, "");
+static_assert(tables.codes[0] == 0 && tables.codes[62] == 255 && tables.codes[63] == 255, "");
 
 int64_t symbols_of(int64_t numel) { return numel / 6 + (numel % 6 != 0); }
 
@@ -67,28 +62,56 @@ void each_symbol(const uint64_t* words, Visit visit) {
   for (int k = 0; k < 10; ++k) visit(22 + k, words[2] >> (4 + 6 * k) & 63);
 }
 
-// Sixteen bits, each moved to the lowest bit of its own four; and back.
-uint64_t spread(uint64_t bits) {
-  bits = (bits | bits << 24) & 0x000000ff000000ff;
-  bits = (bits | bits << 12) & 0x000f000f000f000f;
-  bits = (bits | bits << 6) & 0x0303030303030303;
-  return (bits | bits << 3) & 0x1111111111111111;
+// Byte n of word j and byte j of word n change places.
+void transpose_bytes(uint64_t words[8]) {
+  constexpr uint64_t low[3] = {0x00ff00ff00ff00ff, 0x0000ffff0000ffff, 0x00000000ffffffff};
+  for (int step = 2; step >= 0; --step) {
+    const int apart = 1 << step, shift = 8 << step;
+    for (int k = 0; k < 8; ++k) {
+      if (k & apart) continue;
+      const uint64_t other = (words[k] >> shift ^ words[k + apart]) & low[step];
+      words[k] ^= other << shift;
+      words[k + apart] ^= other;
+    }
+  }
 }
 
-uint64_t gathered(uint64_t bits) {
-  bits &= 0x1111111111111111;
-  bits = (bits | bits >> 3) & 0x0303030303030303;
-  bits = (bits | bits >> 6) & 0x000f000f000f000f;
-  bits = (bits | bits >> 12) & 0x000000ff000000ff;
-  return (bits | bits >> 24) & 0xffff;
+// Bit i of byte n and bit n of byte i change places.
+uint64_t transposed_bits(uint64_t word) {
+  constexpr uint64_t above[3] = {0x00aa00aa00aa00aa, 0x0000cccc0000cccc, 0x00000000f0f0f0f0};
+  for (int step = 0; step < 3; ++step) {
+    const int shift = 7 << step;
+    const uint64_t other = (word ^ word >> shift) & above[step];
+    word ^= other ^ other << shift;
+  }
+  return word;
 }
 
-// Eight symbols in 48 bits.
-uint64_t packed_symbols(const uint8_t* symbols) {
-  uint64_t bits = load_word(symbols);
-  bits = (bits & 0x003f003f003f003f) | (bits & 0x3f003f003f003f00) >> 2;
-  bits = (bits & 0x00000fff00000fff) | (bits & 0x0fff00000fff0000) >> 4;
-  return (bits & 0xffffff) | bits >> 32 << 24;
+// Moves the bits at the ones of a mask to the lowest places, in six steps (Warren, Hacker's Delight, 7-4).
+uint64_t gathered(uint64_t bits, uint64_t mask) {
+  bits &= mask;
+  uint64_t below = ~mask << 1;
+  for (int step = 0; step < 6; ++step) {
+    uint64_t odd = below;  // whether an odd number of zeros is still to be closed below
+    for (int shift = 1; shift < 64; shift *= 2) odd ^= odd << shift;
+    const uint64_t moves = odd & mask, moved = bits & moves;
+    mask = (mask ^ moves) | moves >> (1 << step);
+    bits = (bits ^ moved) | moved >> (1 << step);
+    below &= ~odd;
+  }
+  return bits;
+}
+
+// The lowest bits, moved to the ones of a mask: a step for each of its zeros, or for each of its ones.
+uint64_t scattered_over_zeros(uint64_t bits, uint64_t mask) {
+  for (uint64_t zeros = ~mask; zeros; zeros &= zeros - 1) bits += bits & (zeros | (~zeros + 1));
+  return bits;
+}
+
+uint64_t scattered_over_ones(uint64_t bits, uint64_t mask) {
+  uint64_t all = 0;
+  for (; mask; mask &= mask - 1, bits >>= 1) all |= mask & (~mask + 1) & (~(bits & 1) + 1);
+  return all;
 }
 
 }  // namespace
@@ -118,40 +141,37 @@ HuffmanWriter::HuffmanWriter(uint8_t* packed, int64_t size, int64_t numel)
 
 void HuffmanWriter::add(const uint64_t* words, int64_t count) {
   for (; count > 0; count -= words_in_group, words += words_in_group) {
-    uint64_t bits[longest - shortest] = {}, nibbles[4] = {};
-    int used[longest - shortest] = {};
-    const auto visit = [&](int place, uint64_t symbol) {
-      const Code code = tables.codes[symbol];
-      const uint64_t left = code.bits << (longest - code.length);  // its nine bits, the first highest
-      const int has_5 = code.length > 4, has_6 = code.length > 5;
-      nibbles[place >> 4] |= (left >> 5) << 4 * (place & 15);
-      bits[0] |= (left >> 4 & has_5) << (used[0] & 63);
-      bits[1] |= (left >> 3 & has_6) << (used[1] & 63);
-      used[0] += has_5;
-      used[1] += has_6;
-      for (int level = 6; level < code.length; ++level) {
-        bits[level - shortest] |= (left >> (longest - 1 - level) & 1) << used[level - shortest];
-        ++used[level - shortest];
-      }
-    };
-    each_symbol(words, visit);
-    each_symbol(words + 3, [&](int place, uint64_t symbol) { visit(place + 32, symbol); });
+    HuffmanLevels group;
+    uint64_t codes[8] = {};
+    each_symbol(words, [&](int k, uint64_t symbol) { codes[k / 8] |= uint64_t{tables.codes[symbol]} << k % 8 * 8; });
+    each_symbol(words + 3, [&](int k, uint64_t symbol) { codes[k / 8 + 4] |= uint64_t{tables.codes[symbol]} << k % 8 * 8; });
+    for (int k = 0; k < 8; ++k) group.level[k] = transposed_bits(codes[k]);
+    transpose_bytes(group.level);
+    group.find_4();
+    group.find_5();
+    group.find_6();
+    group.find_7();
+    group.find_8();
     const int symbols = static_cast<int>(symbols_ - done_ < symbols_in_group ? symbols_ - done_ : symbols_in_group);
-    for (int level = 0; level < shortest; ++level) {
-      uint64_t plane = 0;
-      for (int k = 0; k < 4; ++k) plane |= gathered(nibbles[k] >> (shortest - 1 - level)) << 16 * k;
-      append(level * symbols_ + done_, plane, symbols);
-    }
-    for (int k = 0; k < longest - shortest; ++k) {
-      const int shift = ends_[k] & 63;
-      if (shift == 0) levels_[k].push_back(0);
-      levels_[k].back() |= bits[k] << shift;
-      if (shift + used[k] > 64) levels_[k].push_back(bits[k] >> (64 - shift));
-      ends_[k] += used[k];
-      if (used[k] == 0 && shift == 0) levels_[k].pop_back();
+    for (int k = 0; k < shortest; ++k) append(k * symbols_ + done_, group.level[k], symbols);
+    for (int k = shortest; k < 8; ++k) keep(k, gathered(group.level[k], group.has[k]), count_ones(group.has[k]));
+    for (uint64_t nine = group.has[8]; nine; nine &= nine - 1) {
+      const int bit = 6 * lowest_bit(nine);
+      keep(8, words[bit >> 6] >> (bit & 63) & 1, 1);
     }
     done_ += symbols;
   }
+}
+
+void HuffmanWriter::keep(int level, uint64_t bits, int count) {
+  if (!count) return;
+  std::vector<uint64_t>& words = levels_[level - shortest];
+  int64_t& end = ends_[level - shortest];
+  const int shift = end & 63;
+  if (shift == 0) words.push_back(0);
+  words.back() |= bits << shift;
+  if (shift + count > 64) words.push_back(bits >> (64 - shift));
+  end += count;
 }
 
 void HuffmanWriter::finish() {
@@ -183,60 +203,61 @@ void HuffmanWriter::append(int64_t bit, uint64_t bits, int count) {
 }
 
 HuffmanReader::HuffmanReader(const uint8_t* packed, int64_t size, int64_t numel)
-    : packed_(packed), end_(packed + size), symbols_(symbols_of(numel)), left_(symbols_) {
+    : packed_(packed), end_(packed + size), symbols_(symbols_of(numel)) {
   if (symbols_ > size * 8 / shortest || bytes_of(longest * symbols_) < size) {
     refuse_bits(std::to_string(size) + " bytes cannot be " + std::to_string(symbols_) + " symbols");
   }
   find_levels();
 }
 
-// One look at the first four levels tells how many codes have a fifth and a sixth bit; those of more than six bits, which are
-// few, tell the rest.
+// The first four levels tell how many codes have a fifth and a sixth bit; these levels, how many have more.
 void HuffmanReader::find_levels() {
-  int64_t longer[5] = {0, 0, 0, 0, 0};
-  const int64_t size = (end_ - packed_) * int64_t{8};
-  const auto group = [&](int64_t first, uint64_t planes[4]) {
-    for (int k = 0; k < 4; ++k) planes[k] = bits(k * symbols_ + first) & low_bits(symbols_ - first);
-  };
+  int64_t longer[longest] = {};
   const auto check = [&](int64_t end) {
-    if (end > size) refuse_bits("the codes end early");
+    if (end > (end_ - packed_) * int64_t{8}) refuse_bits("the codes end early");
   };
-  uint64_t p[4];
+  HuffmanLevels group;
   for (int64_t first = 0; first < symbols_; first += symbols_in_group) {
-    group(first, p);
-    longer[0] += count_ones(p[0] | p[1] | p[2] | p[3]);
-    longer[1] += count_ones(p[0] | (p[1] & p[2]));
+    read_first(group, first);
+    for (int k = 4; k < 6; ++k) longer[k] += count_ones(group.has[k]);
   }
-  for (int k = 0; k < shortest; ++k) at_[k] = k * symbols_;
   at_[4] = shortest * symbols_;
-  at_[5] = at_[4] + longer[0];
-  at_[6] = at_[5] + longer[1];
+  for (int k = 4; k < 6; ++k) at_[k + 1] = at_[k] + longer[k];
   check(at_[6]);
-  int64_t fifth = at_[4], sixth = at_[5], seventh = at_[6];
+  const int64_t fifth = at_[4], sixth = at_[5], seventh = at_[6];
   for (int64_t first = 0; first < symbols_; first += symbols_in_group) {
-    group(first, p);
-    const uint64_t five = p[0] | p[1] | p[2] | p[3], six = p[0] | (p[1] & p[2]);
-    const uint64_t fifths = bits(fifth), sixths = bits(sixth);
-    uint64_t sevenths = bits(seventh);
-    int more = 0;
-    for (uint64_t perhaps = p[0] & p[1] & (p[2] | p[3]); perhaps; perhaps &= perhaps - 1) {
-      const int place = lowest_bit(perhaps);
-      const uint64_t before = low_bits(place);
-      const unsigned code = 32 | 16 | (p[2] >> place & 1) << 3 | (p[3] >> place & 1) << 2 |
-                            (fifths >> count_ones(five & before) & 1) << 1 | (sixths >> count_ones(six & before) & 1);
-      const int has_7 = code >= longer_6;
-      longer[3] += (code << 1 | (sevenths & 1)) >= longer_7;
-      sevenths >>= has_7;
-      more += has_7;
-    }
-    longer[2] += more;
-    seventh += more;
-    fifth += count_ones(five);
-    sixth += count_ones(six);
+    read_first(group, first);
+    read_next(group);
+    longer[7] += count_ones(group.has[7]);
   }
-  at_[7] = at_[6] + longer[2];
-  at_[8] = at_[7] + longer[3];
+  at_[7] = at_[6];
+  at_[8] = at_[7] + longer[7];
   check(at_[8]);
+  at_[4] = fifth;
+  at_[5] = sixth;
+  at_[6] = seventh;
+}
+
+// Levels 0 to 3. Past the end come symbols 0, whose codes have no other bits.
+void HuffmanReader::read_first(HuffmanLevels& group, int64_t first) const {
+  for (int k = 0; k < shortest; ++k) group.level[k] = bits(k * symbols_ + first) & low_bits(symbols_ - first);
+  group.find_4();
+  group.find_5();
+}
+
+// Levels 4 to 6.
+void HuffmanReader::read_next(HuffmanLevels& group) {
+  read_level(group, 4);
+  read_level(group, 5);
+  group.find_6();
+  read_level(group, 6);
+  group.find_7();
+}
+
+void HuffmanReader::read_level(HuffmanLevels& group, int k) {
+  const auto scattered = k < 6 ? scattered_over_zeros : scattered_over_ones;  // many codes have bits 4 and 5, few have more
+  group.level[k] = scattered(bits(at_[k]), group.has[k]);
+  at_[k] += count_ones(group.has[k]);
 }
 
 void HuffmanReader::read(uint64_t* words, int64_t count) {
@@ -250,50 +271,29 @@ void HuffmanReader::read(uint64_t* words, int64_t count) {
 }
 
 void HuffmanReader::read_group() {
-  const uint64_t within = low_bits(left_);  // past the end come symbols 0, which take no bits of the longer levels
-  uint64_t planes[4];
-  for (int k = 0; k < 4; ++k) {
-    planes[k] = bits(at_[k]) & within;
-    at_[k] += symbols_in_group;
-  }
-  uint64_t fifths = bits(at_[4]), sixths = bits(at_[5]), sevenths = bits(at_[6]);
-  const uint64_t five = planes[0] | planes[1] | planes[2] | planes[3], six = planes[0] | (planes[1] & planes[2]);
-  int used_7 = 0;
-  uint8_t symbols[symbols_in_group];
-  for (int quarter = 0; quarter < 4; ++quarter) {
-    uint64_t nibbles = 0;
-    for (int k = 0; k < 4; ++k) nibbles |= spread(planes[k] >> 16 * quarter & 0xffff) << (3 - k);
-    for (int k = 0; k < 16; ++k, nibbles >>= 4) {
-      const unsigned four = nibbles & 15;
-      const unsigned six = four << 2 | (fifths & 1) << 1 | (sixths & 1);
-      const int has_5 = four > 0, has_6 = four >= first_6 >> 2, has_7 = six >= longer_6;
-      const unsigned seven = six << 1 | (sevenths & 1);
-      fifths >>= has_5;
-      sixths >>= has_6;
-      sevenths >>= has_7;
-      used_7 += has_7;
-      uint8_t symbol = tables.of_seven[seven];
-      if (seven >= longer_7) symbol = longest_symbol(seven);
-      symbols[16 * quarter + k] = symbol;
-    }
+  HuffmanLevels group;
+  read_first(group, done_);
+  read_next(group);
+  read_level(group, 7);
+  group.find_8();
+  transpose_bytes(group.level);
+  uint64_t eights[8];
+  for (int k = 0; k < 8; ++k) {
+    const uint64_t codes = transposed_bits(group.level[k]);
+    eights[k] = 0;
+    for (int i = 0; i < 8; ++i) eights[k] |= uint64_t{tables.symbols[codes >> 8 * i & 255]} << 6 * i;
   }
   for (int half = 0; half < 2; ++half) {
-    uint64_t eights[4];
-    for (int k = 0; k < 4; ++k) eights[k] = packed_symbols(symbols + 32 * half + 8 * k);
-    group_[3 * half] = eights[0] | eights[1] << 48;
-    group_[3 * half + 1] = eights[1] >> 16 | eights[2] << 32;
-    group_[3 * half + 2] = eights[2] >> 32 | eights[3] << 16;
+    const uint64_t* four = eights + 4 * half;
+    group_[3 * half] = four[0] | four[1] << 48;
+    group_[3 * half + 1] = four[1] >> 16 | four[2] << 32;
+    group_[3 * half + 2] = four[2] >> 32 | four[3] << 16;
   }
-  at_[4] += count_ones(five);
-  at_[5] += count_ones(six);
-  at_[6] += used_7;
-  left_ = left_ > symbols_in_group ? left_ - symbols_in_group : 0;
-}
-
-// One symbol in fifty has a code of more than seven bits.
-uint8_t HuffmanReader::longest_symbol(unsigned seven) {
-  const unsigned eight = seven << 1 | (bits(at_[7]++) & 1);
-  return tables.symbols[eight < longer_8 ? eight - first_8 + rank_8 : (bits(at_[8]++) & 1) + rank_9];
+  for (uint64_t nine = group.has[8]; nine; nine &= nine - 1) {
+    const int bit = 6 * lowest_bit(nine);
+    group_[bit >> 6] |= (bits(at_[8]++) & 1) << (bit & 63);
+  }
+  done_ += symbols_in_group;
 }
 
 void HuffmanReader::finish() {

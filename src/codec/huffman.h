@@ -12,6 +12,19 @@
 
 namespace mpl_sparse {
 
+// The codes of a group by levels: bit k of level[n] is bit n of the code of symbol k, or 0 if that has fewer bits. has[n] tells
+// which codes have a bit n: those that begin with 0001 have more than four, then come 01100, 110111, 1111101, 11111111.
+struct HuffmanLevels {
+  uint64_t level[8];
+  uint64_t has[9];
+
+  void find_4() { has[4] = level[0] | level[1] | level[2] | level[3]; }
+  void find_5() { has[5] = level[0] | (level[1] & level[2]); }
+  void find_6() { has[6] = level[0] & level[1] & (level[2] | (level[3] & level[4] & level[5])); }
+  void find_7() { has[7] = level[0] & level[1] & level[2] & level[3] & level[4] & (level[5] | level[6]); }
+  void find_8() { has[8] = has[7] & level[5] & level[6] & level[7]; }
+};
+
 class HuffmanTally {
  public:
   explicit HuffmanTally(int64_t numel);
@@ -31,6 +44,7 @@ class HuffmanWriter {
 
  private:
   void append(int64_t bit, uint64_t bits, int count);
+  void keep(int level, uint64_t bits, int count);
 
   uint8_t* packed_;
   int64_t size_;
@@ -48,15 +62,17 @@ class HuffmanReader : public WordReader {
 
  private:
   void find_levels();
+  void read_first(HuffmanLevels& group, int64_t first) const;
+  void read_next(HuffmanLevels& group);
+  void read_level(HuffmanLevels& group, int k);
   void read_group();
-  uint8_t longest_symbol(unsigned seven);
   uint64_t bits(int64_t bit) const { return load_bits(packed_, end_, bit); }
 
   const uint8_t* packed_;
   const uint8_t* end_;
   int64_t symbols_;
-  int64_t left_;   // symbols
-  int64_t at_[9];  // the next bit of each level
+  int64_t done_ = 0;  // symbols
+  int64_t at_[9];     // the next bit of each level
   uint64_t group_[6];
   int used_ = 6;  // words of the group
 };
