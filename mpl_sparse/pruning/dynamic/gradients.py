@@ -27,7 +27,8 @@ class GrowthGradients:
 
     Each call of a layer whose backward runs in that time adds its input and the gradient of its output, so that a layer
     called several times (shared, or at each step of an LSTM) has the sum, as `.grad` has. Memory: these two tensors for
-    each call, until :meth:`clear`. Copies and pickles of the model do not record.
+    each call, until :meth:`clear`. An input that no operation made, such as the data, is copied: one may write the next
+    batch into it. Copies and pickles of the model do not record.
 
     What records are forward hooks of the layers. While they are there, an LSTM calls its recurrent layer at every step.
     torch.compile leaves out hooks that come later: run the model itself.
@@ -164,12 +165,13 @@ class _Recorder:
                     module._forward_hooks_with_kwargs.pop(key, None)
             return
         if torch.is_grad_enabled() and output.requires_grad:
-            input = (args[0] if args else kwargs["input"]).detach()
+            input = args[0] if args else kwargs["input"]
+            is_data, input = input.grad_fn is None, input.detach()
             calls: Any = self._calls
 
             # of the output as it is now: torch keeps to that where a relu in place follows
             def keep(grad_output: Tensor) -> None:
-                calls.append(_Call(input, grad_output.detach()))
+                calls.append(_Call(input.clone() if is_data else input, grad_output.detach()))
 
             output.register_hook(keep)
 
