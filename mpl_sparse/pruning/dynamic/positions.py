@@ -12,7 +12,7 @@ from ...nn.masked import Masked
 from ...pattern import Pattern
 from .gradients import weight_of
 
-__all__ = ["Placement", "checked_optimizer", "move_layer", "placement", "positions_of"]
+__all__ = ["Placement", "checked_optimizer", "move_layer", "placement", "positions_of", "set_weights"]
 
 Placement = Any  # the Pattern of a sparse layer, the mask of a masked one: what each keeps its positions in
 
@@ -73,6 +73,17 @@ def move_layer(layer: Any, to: Placement, optimizer: Optimizer, dropped: Optiona
         _follow_now(optimizer)  # or what goes and comes back would count as surviving
     layer.pattern = to
     _follow_now(optimizer)  # or it would hold the old pattern, and its plans, until it steps
+
+
+@torch.no_grad()
+def set_weights(layer: Any, positions: Tensor, values: Tensor) -> None:
+    """Give the weights at these positions of the flat weight, which the layer has, other values."""
+    weight = weight_of(layer)
+    if isinstance(layer, Masked):
+        at = torch.unravel_index(positions.to(weight.device), weight.shape)
+    else:
+        at = (torch.searchsorted(positions_of(layer), positions).to(weight.device),)
+    weight[at] = values.to(weight)
 
 
 def _follow_now(optimizer: Optimizer) -> None:

@@ -25,6 +25,7 @@ from mpl_sparse.pruning.dynamic import (  # noqa: E402
     constant_fraction,
     smallest_by_sign,
     smallest_magnitude,
+    zero_start,
 )
 
 OPTIMIZERS = {
@@ -207,6 +208,32 @@ def test_what_is_dropped_and_grown_at_once_starts_fresh(form):
     momentum = optimizer.state[parameter]["momentum_buffer"].flatten()[:4]
     assert momentum.tolist() == [1, 2, 0, 0]
     assert parameter.grad.flatten()[:4].tolist() == [1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
+def test_what_grows_starts_as_the_rule_says(form):
+    for rule in ({}, {"start": zero_start}):
+        model = form(Net())
+        topology = SET(model, SGD(model.parameters(), lr=0.1), interval=1, zeta=0.5, **rule)
+        before = [layer.masked_weight if form is copy.deepcopy else layer.weight.to_dense() for layer in layers(model)]
+        masks = [layer.mask.clone() for layer in layers(model)]
+        smallest = [smallest_magnitude(layer.remaining_weight(), 0.5) for layer in layers(model)]
+        assert topology.step()
+        for layer, weight, mask, gone in zip(layers(model), before, masks, smallest):
+            stays = mask.clone()
+            stays[mask] = ~gone
+            stayed, found = stays[layer.mask], layer.remaining_weight()
+            assert torch.equal(found[stayed], weight[stays])
+            grown = found[~stayed].abs()
+            assert len(grown) == int(gone.sum())
+            if rule:
+                assert not grown.any()
+            else:
+                assert grown.min() > 0 and grown.max() <= (layer.num_weight / len(mask)) ** -0.5
+
+
+def layers(model):
+    return [layer for _, layer in prunable_layers(model)]
 
 
 def test_stale_weights_under_a_mask_do_not_come_back():
@@ -400,7 +427,7 @@ def test_refusals():
     with pytest.raises(TypeError, match="generator must be a torch.Generator, got 3"):
         SET(model, optimizer, interval=1, generator=3)
     settings = dict(drop=smallest_magnitude, grow=LargestGradient(), fraction=constant_fraction(0.1), interval=1)
-    for name, wrong in [("drop", 3), ("grow", LargestGradient), ("fraction", 0.3)]:
+    for name, wrong in [("drop", 3), ("grow", LargestGradient), ("start", 0), ("fraction", 0.3)]:
         with pytest.raises(TypeError, match=f"{name} must be"):
             DynamicSparsity(model, optimizer, **{**settings, name: wrong})
     topology = SET(model, optimizer, interval=1)
