@@ -341,6 +341,27 @@ def test_full_and_frozen_and_empty_layers_stay():
     assert [layer.pattern is pattern for layer, pattern in zip(sparse, patterns)] == [True, True, True, False]
 
 
+@pytest.mark.parametrize("make", [RigL, SET])
+@pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
+def test_layers_may_be_frozen_later_and_no_longer(form, make):
+    model = form(Net())
+    weights = [layer._parameters.get("values", layer._parameters.get("weight")) for layer in layers(model)]
+    weights[0].requires_grad_(False)
+    until = {"until": 100} if make is RigL else {}
+    topology = make(model, SGD(model.parameters(), lr=0.1), interval=1, **until)
+    for frozen, moving in ((model.conv, model.head), (model.head, model.conv)):
+        before = frozen.pattern, moving.pattern
+        images, targets = small_batches(1)[0]
+        F.mse_loss(model(images), targets).backward()
+        assert topology.step()
+        assert frozen.pattern == before[0] and moving.pattern != before[1]
+        for weight in weights:
+            weight.requires_grad_(not weight.requires_grad)
+    for weight in weights:
+        weight.requires_grad_(False)
+    assert topology.step()  # nothing to move, nothing to refuse
+
+
 def test_layers_that_were_not_called_stay_where_growth_needs_gradients():
     model = nn.ModuleDict({"used": DenseLinear(4, 4), "unused": DenseLinear(4, 4)})
     for layer in model.values():
