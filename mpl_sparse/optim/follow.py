@@ -19,7 +19,16 @@ from ..nn import carry, pattern_of, times_bound
 from ..pattern import Pattern
 from .lbfgs_history import carry_history
 
-__all__ = ["Followed", "follow_as", "follow_patterns", "followed", "note_group", "starts_of"]
+__all__ = [
+    "Followed",
+    "first_entry",
+    "follow_as",
+    "follow_patterns",
+    "followed",
+    "move_state",
+    "note_group",
+    "starts_of",
+]
 
 OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
 Starts = Mapping[str, Union[float, str]]
@@ -155,8 +164,13 @@ def move_state(optimizer: Optimizer, *_step_arguments: Any) -> None:
 def _carry_state(state: Any, old: Pattern, new: Pattern, group: Dict[str, Any], record: Followed) -> None:
     """Move the state of one parameter of `group`, if there is any."""
     for name, entries in (state or {}).items():
-        start = record.starts.get(name, 0.0)
-        state[name] = _carried(entries, old, new, float(group[start] if isinstance(start, str) else start))
+        state[name] = _carried(entries, old, new, first_entry(record.starts, name, group))
+
+
+def first_entry(starts: Starts, name: str, group: Dict[str, Any]) -> float:
+    """Where the entry of a fresh weight starts in the state tensor `name` of a parameter of `group`."""
+    start = starts.get(name, 0.0)
+    return float(group[start] if isinstance(start, str) else start)
 
 
 def _carried(entries: Any, old: Pattern, new: Pattern, start: float) -> Any:

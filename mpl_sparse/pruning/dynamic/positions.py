@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...nn.masked import Masked
+from ...optim.follow import first_entry, followed, move_state, starts_of
 from ...pattern import Pattern
 from .gradients import weight_of
 
@@ -47,7 +48,7 @@ def checked_optimizer(optimizer: Any, layers: Dict[str, Any]) -> Optimizer:
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
     held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
     sparse = [name for name, layer in layers.items() if not isinstance(layer, Masked) and weight_of(layer) in held]
-    if sparse and not optimizer._optimizer_state_dict_pre_hooks:
+    if sparse and optimizer not in followed:
         raise ValueError(
             f"optimizer: the state of this {type(optimizer).__name__} would not follow the patterns of the sparse "
             f"layers {sparse}: take one of mpl_sparse.optim, or call mpl_sparse.optim.follow_patterns(optimizer)"
@@ -70,9 +71,9 @@ def move_layer(layer: Any, to: Placement, optimizer: Optimizer, dropped: Optiona
         layer.set_mask(to)
         return
     if dropped is not None:
-        _follow_now(optimizer)  # or what goes and comes back would count as surviving
+        move_state(optimizer)  # or what goes and comes back would count as surviving
     layer.pattern = to
-    _follow_now(optimizer)  # or it would hold the old pattern, and its plans, until it steps
+    move_state(optimizer)  # or it would hold the old pattern, and its plans, until it steps
 
 
 @torch.no_grad()
@@ -86,15 +87,17 @@ def set_weights(layer: Any, positions: Tensor, values: Tensor) -> None:
     weight[at] = values.to(weight)
 
 
-def _follow_now(optimizer: Optimizer) -> None:
-    """Let the state move: a state_dict shows it at the positions of its moment."""
-    optimizer.state_dict()
-
-
 def _clear_pruned(layer: Any, optimizer: Optimizer) -> None:
-    """Zero the weights, gradients and optimizer state under the mask, where momentum and weight decay have gone on."""
+    """Zero the weights and gradients under the mask, where momentum and weight decay have gone on, and make the
+    optimizer's state there that of a fresh weight."""
     parameter = weight_of(layer)
     pruned = ~layer.mask
-    for entries in (parameter, parameter.grad, *optimizer.state.get(parameter, {}).values()):
-        if isinstance(entries, Tensor) and entries.shape == pruned.shape:
-            entries.masked_fill_(pruned, 0)
+    parameter.masked_fill_(pruned, 0)
+    if parameter.grad is not None:
+        parameter.grad.masked_fill_(pruned, 0)
+    starts = followed[optimizer].starts if optimizer in followed else starts_of(optimizer)
+    for group in optimizer.param_groups:
+        if any(each is parameter for each in group["params"]):
+            for name, entries in optimizer.state.get(parameter, {}).items():
+                if isinstance(entries, Tensor) and entries.shape == pruned.shape:
+                    entries.masked_fill_(pruned, first_entry(starts, name, group))

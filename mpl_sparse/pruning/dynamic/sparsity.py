@@ -49,7 +49,7 @@ class DynamicSparsity:
 
     It returns True where it moved weights. RigL's paper then does not step the optimizer, as above; whoever steps it
     all the same moves the survivors, for the gradient of a grown weight is 0. A masked model and a sparse one train
-    alike (an entry of a masked layer's state starts at 0, whatever the optimizer has for a fresh one).
+    alike.
 
     A grow rule that needs the gradient has it recorded in the step of an update and in no other: see
     :class:`~mpl_sparse.pruning.dynamic.GrowthGradients` for what that costs. torch.compile leaves out hooks that come

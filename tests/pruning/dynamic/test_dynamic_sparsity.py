@@ -16,7 +16,7 @@ from twins import assert_alike, batches, twins  # noqa: E402
 
 import mpl_sparse  # noqa: E402
 from mpl_sparse.nn import DenseConv2d, DenseLinear, DenseLSTM, prunable_layers, to_sparse  # noqa: E402
-from mpl_sparse.optim import SGD, follow_patterns  # noqa: E402
+from mpl_sparse.optim import SGD, Adagrad, follow_patterns  # noqa: E402
 from mpl_sparse.pruning.dynamic import (  # noqa: E402
     SET,
     DynamicSparsity,
@@ -34,6 +34,8 @@ OPTIMIZERS = {
     "rmsprop": lambda parameters: follow_patterns(
         torch.optim.RMSprop(parameters, lr=0.01, momentum=0.5, centered=True)
     ),
+    "adagrad": lambda parameters: Adagrad(parameters, lr=0.01, initial_accumulator_value=0.3),
+    "rprop": lambda parameters: follow_patterns(torch.optim.Rprop(parameters, lr=0.01)),
 }
 TOPOLOGIES = {
     "RigL": lambda model, optimizer: RigL(model, optimizer, until=9, interval=2, alpha=0.7),
@@ -90,9 +92,12 @@ class Oracle:
         staying = torch.zeros_like(mask)
         staying[stay] = True
         staying = staying.view_as(weight)
-        for entries in [weight, *self.optimizer.state.get(weight, {}).values()]:
+        group = next(group for group in self.optimizer.param_groups if any(each is weight for each in group["params"]))
+        fresh = {"sum": group.get("initial_accumulator_value"), "step_size": group["lr"]}
+        weight *= staying
+        for name, entries in self.optimizer.state.get(weight, {}).items():
             if isinstance(entries, torch.Tensor) and entries.shape == weight.shape:
-                entries *= staying
+                entries[~staying] = fresh.get(name, 0.0)
         mask.fill_(False)
         mask[stay + grown] = True
         return set(dropped) & set(grown)
@@ -434,8 +439,10 @@ def test_an_update_without_a_backward_is_refused_and_changes_nothing():
 def test_refusals():
     model = to_sparse(Net())
     optimizer = SGD(model.parameters(), lr=0.1)
+    plain = torch.optim.Adam(model.parameters())
+    plain.register_state_dict_pre_hook(lambda optimizer: None)  # a hook of somebody else
     with pytest.raises(ValueError, match=r"state of this Adam would not follow .*\['conv', 'head'\]"):
-        RigL(model, torch.optim.Adam(model.parameters()), until=10)
+        RigL(model, plain, until=10)
     RigL(Net(), torch.optim.Adam(Net().parameters()), until=10)
     with pytest.raises(TypeError, match="optimizer must be a torch.optim.Optimizer, got float"):
         RigL(model, 0.1, until=10)
