@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 from ...nn.masked import Masked
 from ...optim.follow import first_entry, followed, move_state, starts_of
 from ...pattern import Pattern
-from .gradients import weight_of
+from .gradients import is_trained, weight_of
 
-__all__ = ["Placement", "checked_optimizer", "move_layer", "placement", "positions_of", "set_weights"]
+__all__ = ["Placement", "checked_optimizer", "move_layer", "placement", "positions_of", "set_weights", "trained_by"]
 
 Placement = Any  # the Pattern of a sparse layer, the mask of a masked one: what each keeps its positions in
 
@@ -42,18 +42,33 @@ def checked_optimizer(optimizer: Any, layers: Dict[str, Any]) -> Optimizer:
 
     Raises:
         TypeError: it is no torch optimizer.
-        ValueError: some of the layers are sparse, and it does not follow patterns.
+        ValueError: it has none of their weights, or some of them are sparse and it does not follow patterns.
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    sparse = [name for name, layer in layers.items() if not isinstance(layer, Masked) and weight_of(layer) in held]
+    held = _held(layers, optimizer)
+    if layers and not held:
+        raise ValueError(
+            "optimizer: it has no weight of the model's prunable layers: make it after prunable and to_sparse, of the "
+            "model's parameters"
+        )
+    sparse = [name for name, layer in held.items() if not isinstance(layer, Masked)]
     if sparse and optimizer not in followed:
         raise ValueError(
             f"optimizer: the state of this {type(optimizer).__name__} would not follow the patterns of the sparse "
             f"layers {sparse}: take one of mpl_sparse.optim, or call mpl_sparse.optim.follow_patterns(optimizer)"
         )
     return optimizer
+
+
+def trained_by(optimizer: Optimizer, layers: Dict[str, Any]) -> Dict[str, Any]:
+    """Those of the layers whose weight the optimizer has and that require a gradient now."""
+    return {name: layer for name, layer in _held(layers, optimizer).items() if is_trained(layer)}
+
+
+def _held(layers: Dict[str, Any], optimizer: Optimizer) -> Dict[str, Any]:
+    parameters = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: layer for name, layer in layers.items() if weight_of(layer) in parameters}
 
 
 @torch.no_grad()

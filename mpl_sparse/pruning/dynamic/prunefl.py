@@ -14,8 +14,8 @@ from ...nn import prunable_layers
 from ..time_model import TimeModel
 from .drop import smallest_magnitude
 from .fractions import checked_fraction
-from .gradients import GrowthGradients, is_trained, movable_layers, weight_of
-from .positions import checked_optimizer, move_layer, placement, positions_of
+from .gradients import GrowthGradients, movable_layers, weight_of
+from .positions import checked_optimizer, move_layer, placement, positions_of, trained_by
 
 __all__ = ["PruneFL", "Reconfiguration", "best_additions"]
 
@@ -48,7 +48,7 @@ class PruneFL:
       weights, the order is the paper's but no optimum is claimed.
 
     Weights that stay keep their value and optimizer state, those that grow start at 0. A layer whose weight requires no
-    gradient at that moment stays as it is::
+    gradient at that moment, or is not in the optimizer, stays as it is::
 
         control = PruneFL(model, optimizer, measure_time_model(model, example))
         for round in range(rounds):
@@ -151,9 +151,10 @@ class PruneFL:
         if isinstance(round, bool) or not isinstance(round, int) or round < 0:
             raise ValueError(f"round must be an integer, at least 0, got {round!r}")
         optimizer = checked_optimizer(self._optimizer, self._layers)
+        trained = trained_by(optimizer, self._layers)
         share = self.removable * 0.5 ** (round / self.half_life)
         stay = {
-            name: positions_of(layer)[~smallest_magnitude(layer.remaining_weight(), share * is_trained(layer)).cpu()]
+            name: positions_of(layer)[~smallest_magnitude(layer.remaining_weight(), share * (name in trained)).cpu()]
             for name, layer in self._layers.items()
         }
         counts = {name: layer.num_weight for name, layer in self._all_layers.items()}
@@ -168,7 +169,6 @@ class PruneFL:
         if self.max_density is not None:
             positions = sum(layer.weight_shape.numel() for layer in self._all_layers.values())
             room = max(0, int(self.max_density * positions) - sum(counts.values()))
-        trained = {name: layer for name, layer in self._layers.items() if is_trained(layer)}
         able = [name for name in trained if name in self._squares]
         # what stays is no candidate
         candidates = [self._squares[name].index_fill_(0, stay[name], -1.0) for name in able]

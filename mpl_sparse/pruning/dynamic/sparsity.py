@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 
 from .drop import DropRule, smallest_magnitude
 from .fractions import Fraction, checked_count, checked_fraction, constant_fraction, cosine_fraction
-from .gradients import GrowthGradients, is_trained, movable_layers
+from .gradients import GrowthGradients, movable_layers
 from .grow import AtRandom, GrowRule, LargestGradient
-from .positions import Placement, checked_optimizer, move_layer, placement, positions_of, set_weights
+from .positions import Placement, checked_optimizer, move_layer, placement, positions_of, set_weights, trained_by
 from .start import StartRule, uniform_start, zero_start
 
 __all__ = ["SET", "DynamicSparsity", "RigL"]
@@ -35,8 +35,8 @@ class DynamicSparsity:
     `fraction(step)` of the weights, and as many grow where the grow rule says. A layer's number of weights never
     changes. Grown weights start as the start rule says, with a fresh optimizer state and a gradient of 0; a weight that
     is dropped and grown in one update is a grown one. Survivors keep their value and state. Layers of which nothing is
-    pruned, those whose weight requires no gradient at that moment, and, where growth needs gradients, those that were
-    not called, stay as they are.
+    pruned, those whose weight requires no gradient at that moment or is not in the optimizer, and, where growth needs
+    gradients, those that were not called, stay as they are.
 
     Call :meth:`step` once each training step, after backward and before the optimizer's step::
 
@@ -152,7 +152,7 @@ class DynamicSparsity:
     def _update(self, step: int) -> None:
         fraction = checked_fraction("fraction", self.fraction(step))
         optimizer = checked_optimizer(self._optimizer, self._layers)
-        trained = [name for name, layer in self._layers.items() if is_trained(layer)]
+        trained = trained_by(optimizer, self._layers)
         if self.grow.needs_gradients and trained and not any(map(self._gradients.calls, trained)):
             raise RuntimeError(
                 "no gradients to grow by: call step() after the backward of its training step, and where is_recording "

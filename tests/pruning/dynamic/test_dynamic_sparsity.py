@@ -346,6 +346,24 @@ def test_full_and_frozen_and_empty_layers_stay():
     assert [layer.pattern is pattern for layer, pattern in zip(sparse, patterns)] == [True, True, True, False]
 
 
+@pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
+def test_each_of_two_optimizers_has_its_own_layers(form):
+    model = form(Net())
+    optimizers = [SGD(model.conv.parameters(), lr=0.1, momentum=0.9), SGD(model.head.parameters(), lr=0.1)]
+    topologies = [RigL(model, optimizer, until=100, interval=1) for optimizer in optimizers]
+    for topology, moving, staying in zip(topologies, layers(model), layers(model)[::-1]):
+        before = moving.pattern, staying.pattern
+        images, targets = small_batches(1)[0]
+        F.mse_loss(model(images), targets).backward()
+        assert topology.step()
+        assert moving.pattern != before[0] and staying.pattern == before[1]
+    optimizers[0].add_param_group({"params": model.head.parameters()})
+    before = model.head.pattern
+    images, targets = small_batches(2)[1]
+    F.mse_loss(model(images), targets).backward()
+    assert topologies[0].step() and model.head.pattern != before
+
+
 @pytest.mark.parametrize("make", [RigL, SET])
 @pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
 def test_layers_may_be_frozen_later_and_no_longer(form, make):
@@ -443,7 +461,10 @@ def test_refusals():
     plain.register_state_dict_pre_hook(lambda optimizer: None)  # a hook of somebody else
     with pytest.raises(ValueError, match=r"state of this Adam would not follow .*\['conv', 'head'\]"):
         RigL(model, plain, until=10)
-    RigL(Net(), torch.optim.Adam(Net().parameters()), until=10)
+    with pytest.raises(ValueError, match="no weight of the model's prunable layers"):
+        RigL(model, SGD(Net().parameters(), lr=0.1), until=10)
+    masked = Net()
+    RigL(masked, torch.optim.Adam(masked.parameters()), until=10)
     with pytest.raises(TypeError, match="optimizer must be a torch.optim.Optimizer, got float"):
         RigL(model, 0.1, until=10)
     with pytest.raises(TypeError, match="model must be an nn.Module, got list"):
