@@ -59,10 +59,11 @@ def follow_patterns(optimizer: OptimizerT, starts: Optional[Starts] = None) -> O
     """Make any torch optimizer keep its state when sparse layers are pruned or regrown. Returns the optimizer.
 
     Every state tensor with one entry a weight (momentum, moments, running sums) is moved to the new positions before
-    the next step: surviving weights keep their entries, grown ones start where a fresh weight does, which is 0 but for
-    Adagrad's sums and Rprop's step sizes. What a parameter has once, such as its count of steps, stays. A weight that
-    goes and comes back between two steps counts as surviving. Of LBFGS, `lbfgs_history.carry_history` tells. Between
-    two changes of a pattern nothing is touched: a step is torch's own, bit for bit.
+    the next step, or after its closure if that prunes: surviving weights keep their entries, grown ones start where a
+    fresh weight does, which is 0 but for Adagrad's sums and Rprop's step sizes. What a parameter has once, such as its
+    count of steps, stays. A weight that goes and comes back between two steps counts as surviving. Of LBFGS,
+    `lbfgs_history.carry_history` tells. Between two changes of a pattern nothing is touched: a step is torch's own, bit
+    for bit.
 
     The state of a masked (dense) layer has the size of its weight and stays as it is. Under the mask the gradient is 0;
     momentum and weight decay go on there, unseen, and a weight that comes back has what they made of it.
@@ -97,7 +98,7 @@ def follow_patterns(optimizer: OptimizerT, starts: Optional[Starts] = None) -> O
 def follow_as(optimizer: Optimizer, record: Followed) -> None:
     """Begin to follow from what `record` knows."""
     followed[optimizer] = record
-    optimizer.register_step_pre_hook(move_state)
+    optimizer.register_step_pre_hook(_before_step)
     optimizer.register_state_dict_pre_hook(move_state)
     optimizer.register_state_dict_post_hook(_write_ids)
     optimizer.register_load_state_dict_post_hook(settle_state)
@@ -126,7 +127,24 @@ def settle_state(optimizer: Optimizer) -> None:
                     record.awaited[parameter] = awaited
 
 
-def move_state(optimizer: Optimizer, *_step_arguments: Any) -> None:
+def _before_step(
+    optimizer: Optimizer, args: Tuple[Any, ...], kwargs: Dict[str, Any]
+) -> Optional[Tuple[Tuple[Any, ...], Dict[str, Any]]]:
+    """Move the state now, and again after a closure, for that may prune."""
+    move_state(optimizer)
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")  # the first of args is the optimizer
+    if not callable(closure):
+        return None
+
+    def moving() -> Any:
+        loss = closure()
+        move_state(optimizer)
+        return loss
+
+    return ((optimizer, moving, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": moving})
+
+
+def move_state(optimizer: Optimizer) -> None:
     """Bring the optimizer's state to the patterns of this moment.
 
     Raises:
