@@ -27,9 +27,12 @@ class GrowthGradients:
 
     Each call of a layer whose backward runs in that time adds its input and the gradient of its output, so that a layer
     called several times (shared, or at each step of an LSTM) has the sum, as `.grad` has; calls while its weight
-    requires no gradient do not count. Memory: these two tensors for
-    each call, until :meth:`clear`. An input that no operation made, such as the data, is copied: one may write the next
-    batch into it. Copies and pickles of the model do not record.
+    requires no gradient do not count. Memory: these two tensors for each call, until :meth:`clear`. An input that no
+    operation made, such as the data, is copied: one may write the next batch into it. Copies and pickles of the model
+    do not record.
+
+    What torch.autograd.grad differentiates is recorded as well, whereas gradients of gradients (as of a gradient
+    penalty) are not: there it differs from `.grad`.
 
     What records are forward hooks of the layers. While they are there, an LSTM calls its recurrent layer at every step.
     torch.compile leaves out hooks that come later: run the model itself.
