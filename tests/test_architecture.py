@@ -21,7 +21,7 @@ ARROWS = {
     "functional": {"_core", "autograd", "geometry", "pattern", "threads"},
     "autograd": {"_core", "geometry", "pattern"},
     "nn": {"autograd", "geometry", "pattern"},
-    "pruning": {"nn", "pattern", "report"},
+    "pruning": {"nn", "optim", "pattern", "report"},
     "optim": {"nn", "pattern"},
     "report": {"nn", "pattern"},
     "models": {"nn", "pruning", "report"},

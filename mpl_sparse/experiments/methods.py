@@ -152,8 +152,11 @@ METHODS: Dict[str, Method] = {
     "SNIP": Method(_at_start("snip"), "pruned before training, sparse from then on"),
     "GraSP": Method(_at_start("grasp"), "pruned before training, sparse from then on"),
     "SynFlow": Method(_at_start("synflow"), "pruned before training, without data, sparse from then on"),
-    "SET": Method(_moving(SET), "a random pattern (ERK) that moves 35 times until 70% of the steps; always sparse"),
-    "RigL": Method(_moving(RigL), "the same, but weights grow where gradients are large"),
+    "SET": Method(
+        _moving(SET),
+        "a random pattern (ERK) that moves 35 times until 70% of the steps; what grows starts at random; always sparse",
+    ),
+    "RigL": Method(_moving(RigL), "the same, but weights grow where gradients are large, and start at 0"),
     "PruneFL": Method(
         _prunefl, "the same start and times, reconfigured by squared gradients of 3 batches, at most this density"
     ),

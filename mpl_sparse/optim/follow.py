@@ -19,7 +19,16 @@ from ..nn import carry, pattern_of, times_bound
 from ..pattern import Pattern
 from .lbfgs_history import carry_history
 
-__all__ = ["Followed", "follow_as", "follow_patterns", "followed", "note_group", "starts_of"]
+__all__ = [
+    "Followed",
+    "first_entry",
+    "follow_as",
+    "follow_patterns",
+    "followed",
+    "move_state",
+    "note_group",
+    "starts_of",
+]
 
 OptimizerT = TypeVar("OptimizerT", bound=Optimizer)
 Starts = Mapping[str, Union[float, str]]
@@ -50,10 +59,11 @@ def follow_patterns(optimizer: OptimizerT, starts: Optional[Starts] = None) -> O
     """Make any torch optimizer keep its state when sparse layers are pruned or regrown. Returns the optimizer.
 
     Every state tensor with one entry a weight (momentum, moments, running sums) is moved to the new positions before
-    the next step: surviving weights keep their entries, grown ones start where a fresh weight does, which is 0 but for
-    Adagrad's sums and Rprop's step sizes. What a parameter has once, such as its count of steps, stays. A weight that
-    goes and comes back between two steps counts as surviving. Of LBFGS, `lbfgs_history.carry_history` tells. Between
-    two changes of a pattern nothing is touched: a step is torch's own, bit for bit.
+    the next step, or after its closure if that prunes: surviving weights keep their entries, grown ones start where a
+    fresh weight does, which is 0 but for Adagrad's sums and Rprop's step sizes. What a parameter has once, such as its
+    count of steps, stays. A weight that goes and comes back between two steps counts as surviving. Of LBFGS,
+    `lbfgs_history.carry_history` tells. Between two changes of a pattern nothing is touched: a step is torch's own, bit
+    for bit.
 
     The state of a masked (dense) layer has the size of its weight and stays as it is. Under the mask the gradient is 0;
     momentum and weight decay go on there, unseen, and a weight that comes back has what they made of it.
@@ -88,7 +98,7 @@ def follow_patterns(optimizer: OptimizerT, starts: Optional[Starts] = None) -> O
 def follow_as(optimizer: Optimizer, record: Followed) -> None:
     """Begin to follow from what `record` knows."""
     followed[optimizer] = record
-    optimizer.register_step_pre_hook(move_state)
+    optimizer.register_step_pre_hook(_before_step)
     optimizer.register_state_dict_pre_hook(move_state)
     optimizer.register_state_dict_post_hook(_write_ids)
     optimizer.register_load_state_dict_post_hook(settle_state)
@@ -117,7 +127,24 @@ def settle_state(optimizer: Optimizer) -> None:
                     record.awaited[parameter] = awaited
 
 
-def move_state(optimizer: Optimizer, *_step_arguments: Any) -> None:
+def _before_step(
+    optimizer: Optimizer, args: Tuple[Any, ...], kwargs: Dict[str, Any]
+) -> Optional[Tuple[Tuple[Any, ...], Dict[str, Any]]]:
+    """Move the state now, and again after a closure, for that may prune."""
+    move_state(optimizer)
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")  # the first of args is the optimizer
+    if not callable(closure):
+        return None
+
+    def moving() -> Any:
+        loss = closure()
+        move_state(optimizer)
+        return loss
+
+    return ((optimizer, moving, *args[2:]), kwargs) if len(args) > 1 else (args, {**kwargs, "closure": moving})
+
+
+def move_state(optimizer: Optimizer) -> None:
     """Bring the optimizer's state to the patterns of this moment.
 
     Raises:
@@ -155,8 +182,13 @@ def move_state(optimizer: Optimizer, *_step_arguments: Any) -> None:
 def _carry_state(state: Any, old: Pattern, new: Pattern, group: Dict[str, Any], record: Followed) -> None:
     """Move the state of one parameter of `group`, if there is any."""
     for name, entries in (state or {}).items():
-        start = record.starts.get(name, 0.0)
-        state[name] = _carried(entries, old, new, float(group[start] if isinstance(start, str) else start))
+        state[name] = _carried(entries, old, new, first_entry(record.starts, name, group))
+
+
+def first_entry(starts: Starts, name: str, group: Dict[str, Any]) -> float:
+    """Where the entry of a fresh weight starts in the state tensor `name` of a parameter of `group`."""
+    start = starts.get(name, 0.0)
+    return float(group[start] if isinstance(start, str) else start)
 
 
 def _carried(entries: Any, old: Pattern, new: Pattern, start: float) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import gc
 import pickle
 import weakref
@@ -17,7 +18,7 @@ from torch.nn import functional as F  # noqa: E402
 
 import mpl_sparse  # noqa: E402
 from mpl_sparse import Pattern, optim, pruning  # noqa: E402
-from mpl_sparse.nn import prunable, to_sparse  # noqa: E402
+from mpl_sparse.nn import DenseLinear, prunable, to_sparse  # noqa: E402
 from mpl_sparse.optim import SGD, follow, follow_patterns  # noqa: E402
 
 
@@ -122,6 +123,36 @@ def test_pruning_between_backward_and_step(model):
     expected = model.head.values - 0.1 * (0.9 * momentum[kept] + gradient[kept])
     optimizer.step()
     torch.testing.assert_close(model.head.values, expected)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_pruning_in_a_closure(make, by_name):
+    masked = DenseLinear(6, 4).double()
+    masked.random_prune_by_pct(0.5)
+    trained, moved = [], masked.mask.flip(1)  # as many weights, elsewhere
+    for inside in (True, False):
+        layer = to_sparse(masked)
+        optimizer = follow_patterns(make(layer.parameters()))
+
+        def backward(layer=layer, optimizer=optimizer, mask=None):
+            optimizer.zero_grad()
+            loss = layer(torch.linspace(-1, 1, 18, dtype=torch.float64).view(3, 6)).square().sum()
+            loss.backward()
+            if mask is not None:
+                layer.set_mask(mask)
+            return loss
+
+        backward()
+        optimizer.step()
+        if inside:
+            closure = functools.partial(backward, mask=moved)
+            optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+        else:
+            backward(mask=moved)
+            optimizer.step()
+        trained.append(layer.values)
+    assert torch.equal(*trained)
 
 
 def test_the_optimizer_never_holds_a_stale_parameter(model):

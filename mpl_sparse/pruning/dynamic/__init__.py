@@ -1,7 +1,7 @@
 """Dynamic sparse training: weights move to other positions while the model trains.
 
-`DynamicSparsity` is a drop rule x a grow rule x a schedule, at constant density; `SET` and `RigL` are settings of it.
-`PruneFL` lets the density follow from measured times.
+`DynamicSparsity` is a drop rule x a grow rule x a start rule x a schedule, at constant density; `SET` and `RigL` are
+settings of it. `PruneFL` lets the density follow from measured times.
 """
 
 from ... import requires_torch  # noqa: F401
@@ -11,6 +11,7 @@ from .gradients import GrowthGradients, growth_gradients
 from .grow import AtRandom, GrowRule, LargestGradient
 from .prunefl import PruneFL, Reconfiguration, best_additions
 from .sparsity import SET, DynamicSparsity, RigL
+from .start import uniform_start, zero_start
 
 __all__ = [
     "SET",
@@ -28,4 +29,6 @@ __all__ = [
     "growth_gradients",
     "smallest_by_sign",
     "smallest_magnitude",
+    "uniform_start",
+    "zero_start",
 ]

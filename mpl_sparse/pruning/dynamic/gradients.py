@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...nn import DenseConv2d, Prunable, SparseConv2d, prunable_layers
 
-__all__ = ["BLOCK_BYTES", "GrowthGradients", "growth_gradients", "trained_layers"]
+__all__ = ["BLOCK_BYTES", "GrowthGradients", "growth_gradients", "is_trained", "movable_layers"]
 
 BLOCK_BYTES = 2**20  # to choose from a block takes some ten times as much
 
@@ -26,8 +26,13 @@ class GrowthGradients:
     """Keeps what the dense gradients of prunable layers are made from, between :meth:`arm` and :meth:`disarm`.
 
     Each call of a layer whose backward runs in that time adds its input and the gradient of its output, so that a layer
-    called several times (shared, or at each step of an LSTM) has the sum, as `.grad` has. Memory: these two tensors for
-    each call, until :meth:`clear`. Copies and pickles of the model do not record.
+    called several times (shared, or at each step of an LSTM) has the sum, as `.grad` has; calls while its weight
+    requires no gradient do not count. Memory: these two tensors for each call, until :meth:`clear`. An input that no
+    operation made, such as the data, is copied: one may write the next batch into it. Copies and pickles of the model
+    do not record.
+
+    What torch.autograd.grad differentiates is recorded as well, whereas gradients of gradients (as of a gradient
+    penalty) are not: there it differs from `.grad`.
 
     What records are forward hooks of the layers. While they are there, an LSTM calls its recurrent layer at every step.
     torch.compile leaves out hooks that come later: run the model itself.
@@ -126,7 +131,8 @@ def growth_gradients(model: nn.Module, block_bytes: int = BLOCK_BYTES) -> Iterat
         TypeError: `model` is not an nn.Module.
         ValueError: `fuse` has made an activation a part of a layer, or `block_bytes` is not positive.
     """
-    gradients = GrowthGradients(trained_layers(model), block_bytes)
+    layers = {name: layer for name, layer in movable_layers(model).items() if is_trained(layer)}
+    gradients = GrowthGradients(layers, block_bytes)
     gradients.arm()
     try:
         yield gradients
@@ -134,9 +140,19 @@ def growth_gradients(model: nn.Module, block_bytes: int = BLOCK_BYTES) -> Iterat
         gradients.disarm()
 
 
-def trained_layers(model: nn.Module) -> Dict[str, Any]:
-    """The prunable layers of `model` whose weight requires a gradient, by name. TypeError if it is no nn.Module."""
-    return {name: layer for name, layer in prunable_layers(model) if weight_of(layer).requires_grad}
+def movable_layers(model: nn.Module) -> Dict[str, Any]:
+    """The prunable layers of `model` by name, but for frozen ones that `fuse` has given an activation: the gradient of
+    their weight is never to be had. TypeError if it is no nn.Module."""
+    return {
+        name: layer
+        for name, layer in prunable_layers(model)
+        if is_trained(layer) or getattr(layer, "activation", "none") == "none"
+    }
+
+
+def is_trained(layer: Any) -> bool:
+    """Whether the layer's weight requires a gradient now."""
+    return weight_of(layer).requires_grad
 
 
 def weight_of(layer: Any) -> nn.Parameter:
@@ -163,13 +179,14 @@ class _Recorder:
                     del module._forward_hooks[key]
                     module._forward_hooks_with_kwargs.pop(key, None)
             return
-        if torch.is_grad_enabled() and output.requires_grad:
-            input = (args[0] if args else kwargs["input"]).detach()
+        if torch.is_grad_enabled() and output.requires_grad and is_trained(module):
+            input = args[0] if args else kwargs["input"]
+            is_data, input = input.grad_fn is None, input.detach()
             calls: Any = self._calls
 
             # of the output as it is now: torch keeps to that where a relu in place follows
             def keep(grad_output: Tensor) -> None:
-                calls.append(_Call(input, grad_output.detach()))
+                calls.append(_Call(input.clone() if is_data else input, grad_output.detach()))
 
             output.register_hook(keep)
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ...nn.masked import Masked
+from ...optim.follow import first_entry, followed, move_state, starts_of
 from ...pattern import Pattern
-from .gradients import weight_of
+from .gradients import is_trained, weight_of
 
-__all__ = ["Placement", "checked_optimizer", "move_layer", "placement", "positions_of"]
+__all__ = ["Placement", "checked_optimizer", "move_layer", "placement", "positions_of", "set_weights", "trained_by"]
 
 Placement = Any  # the Pattern of a sparse layer, the mask of a masked one: what each keeps its positions in
 
@@ -41,18 +42,33 @@ def checked_optimizer(optimizer: Any, layers: Dict[str, Any]) -> Optimizer:
 
     Raises:
         TypeError: it is no torch optimizer.
-        ValueError: some of the layers are sparse, and it does not follow patterns.
+        ValueError: it has none of their weights, or some of them are sparse and it does not follow patterns.
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, got {type(optimizer).__name__}")
-    held = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    sparse = [name for name, layer in layers.items() if not isinstance(layer, Masked) and weight_of(layer) in held]
-    if sparse and not optimizer._optimizer_state_dict_pre_hooks:
+    held = _held(layers, optimizer)
+    if layers and not held:
+        raise ValueError(
+            "optimizer: it has no weight of the model's prunable layers: make it after prunable and to_sparse, of the "
+            "model's parameters"
+        )
+    sparse = [name for name, layer in held.items() if not isinstance(layer, Masked)]
+    if sparse and optimizer not in followed:
         raise ValueError(
             f"optimizer: the state of this {type(optimizer).__name__} would not follow the patterns of the sparse "
             f"layers {sparse}: take one of mpl_sparse.optim, or call mpl_sparse.optim.follow_patterns(optimizer)"
         )
     return optimizer
+
+
+def trained_by(optimizer: Optimizer, layers: Dict[str, Any]) -> Dict[str, Any]:
+    """Those of the layers whose weight the optimizer has and that require a gradient now."""
+    return {name: layer for name, layer in _held(layers, optimizer).items() if is_trained(layer)}
+
+
+def _held(layers: Dict[str, Any], optimizer: Optimizer) -> Dict[str, Any]:
+    parameters = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: layer for name, layer in layers.items() if weight_of(layer) in parameters}
 
 
 @torch.no_grad()
@@ -70,20 +86,33 @@ def move_layer(layer: Any, to: Placement, optimizer: Optimizer, dropped: Optiona
         layer.set_mask(to)
         return
     if dropped is not None:
-        _follow_now(optimizer)  # or what goes and comes back would count as surviving
+        move_state(optimizer)  # or what goes and comes back would count as surviving
     layer.pattern = to
-    _follow_now(optimizer)  # or it would hold the old pattern, and its plans, until it steps
+    move_state(optimizer)  # or it would hold the old pattern, and its plans, until it steps
 
 
-def _follow_now(optimizer: Optimizer) -> None:
-    """Let the state move: a state_dict shows it at the positions of its moment."""
-    optimizer.state_dict()
+@torch.no_grad()
+def set_weights(layer: Any, positions: Tensor, values: Tensor) -> None:
+    """Give the weights at these positions of the flat weight, which the layer has, other values."""
+    weight = weight_of(layer)
+    if isinstance(layer, Masked):
+        at = torch.unravel_index(positions.to(weight.device), weight.shape)
+    else:
+        at = (torch.searchsorted(positions_of(layer), positions).to(weight.device),)
+    weight[at] = values.to(weight)
 
 
 def _clear_pruned(layer: Any, optimizer: Optimizer) -> None:
-    """Zero the weights, gradients and optimizer state under the mask, where momentum and weight decay have gone on."""
+    """Zero the weights and gradients under the mask, where momentum and weight decay have gone on, and make the
+    optimizer's state there that of a fresh weight."""
     parameter = weight_of(layer)
     pruned = ~layer.mask
-    for entries in (parameter, parameter.grad, *optimizer.state.get(parameter, {}).values()):
-        if isinstance(entries, Tensor) and entries.shape == pruned.shape:
-            entries.masked_fill_(pruned, 0)
+    parameter.masked_fill_(pruned, 0)
+    if parameter.grad is not None:
+        parameter.grad.masked_fill_(pruned, 0)
+    starts = followed[optimizer].starts if optimizer in followed else starts_of(optimizer)
+    for group in optimizer.param_groups:
+        if any(each is parameter for each in group["params"]):
+            for name, entries in optimizer.state.get(parameter, {}).items():
+                if isinstance(entries, Tensor) and entries.shape == pruned.shape:
+                    entries.masked_fill_(pruned, first_entry(starts, name, group))

@@ -14,8 +14,8 @@ from ...nn import prunable_layers
 from ..time_model import TimeModel
 from .drop import smallest_magnitude
 from .fractions import checked_fraction
-from .gradients import GrowthGradients, trained_layers, weight_of
-from .positions import checked_optimizer, move_layer, placement, positions_of
+from .gradients import GrowthGradients, movable_layers, weight_of
+from .positions import checked_optimizer, move_layer, placement, positions_of, trained_by
 
 __all__ = ["PruneFL", "Reconfiguration", "best_additions"]
 
@@ -47,7 +47,8 @@ class PruneFL:
       the ratio reached. This is optimal among all choices of candidates; with `max_density`, a cap on the number of
       weights, the order is the paper's but no optimum is claimed.
 
-    Weights that stay keep their value and optimizer state, those that grow start at 0::
+    Weights that stay keep their value and optimizer state, those that grow start at 0. A layer whose weight requires no
+    gradient at that moment, or is not in the optimizer, stays as it is::
 
         control = PruneFL(model, optimizer, measure_time_model(model, example))
         for round in range(rounds):
@@ -59,9 +60,9 @@ class PruneFL:
             if round and round % 50 == 0:
                 control.reconfigure(round)
 
-    Memory: from the first `accumulating` to `reconfigure` one number for each weight, pruned or not: 4 bytes, of a
-    float64 layer 8. In `reconfigure` besides (measured) 24 bytes for each position of the largest layer, and 75 for
-    each candidate whose g^2 / t_l exceeds the ratio of what must stay.
+    Memory: from the first `accumulating` to `reconfigure` one number for each weight, pruned or not, of the layers that
+    had gradients: 4 bytes, of a float64 layer 8. In `reconfigure` besides (measured) 24 bytes for each position of the
+    largest layer, and 75 for each candidate whose g^2 / t_l exceeds the ratio of what must stay.
 
     Args:
         model: masked or sparse.
@@ -101,7 +102,7 @@ class PruneFL:
         self.removable = checked_fraction("removable", removable)
         self.half_life = half_life
         self.max_density = None if max_density is None else checked_fraction("max_density", max_density)
-        self._layers = trained_layers(model)
+        self._layers = movable_layers(model)
         self._optimizer = checked_optimizer(optimizer, self._layers)
         self._gradients = GrowthGradients(self._layers)
         weights = {weight_of(layer) for layer in self._layers.values()}
@@ -128,7 +129,8 @@ class PruneFL:
         try:
             yield
             for name in self._layers:
-                self._add(name, weight)
+                if self._gradients.calls(name):
+                    self._add(name, weight)
             self._squares_of_others += weight * sum(float(each.double().square().sum()) for each in sums.values())
         finally:
             self._gradients.disarm()
@@ -149,14 +151,17 @@ class PruneFL:
         if isinstance(round, bool) or not isinstance(round, int) or round < 0:
             raise ValueError(f"round must be an integer, at least 0, got {round!r}")
         optimizer = checked_optimizer(self._optimizer, self._layers)
+        trained = trained_by(optimizer, self._layers)
         share = self.removable * 0.5 ** (round / self.half_life)
         stay = {
-            name: positions_of(layer)[~smallest_magnitude(layer.remaining_weight(), share).cpu()]
+            name: positions_of(layer)[~smallest_magnitude(layer.remaining_weight(), share * (name in trained)).cpu()]
             for name, layer in self._layers.items()
         }
         counts = {name: layer.num_weight for name, layer in self._all_layers.items()}
         counts.update({name: each.numel() for name, each in stay.items()})
-        gain = self._squares_of_others + sum(_sum(self._squares[name][each]) for name, each in stay.items())
+        gain = self._squares_of_others + sum(
+            _sum(self._squares[name][each]) for name, each in stay.items() if name in self._squares
+        )
         if not math.isfinite(gain + sum(_sum(each) for each in self._squares.values())):
             raise ValueError("the accumulated gradients are not finite")
         seconds = self.time_model.seconds(counts)
@@ -164,15 +169,17 @@ class PruneFL:
         if self.max_density is not None:
             positions = sum(layer.weight_shape.numel() for layer in self._all_layers.values())
             room = max(0, int(self.max_density * positions) - sum(counts.values()))
+        able = [name for name in trained if name in self._squares]
         # what stays is no candidate
-        candidates = [self._squares[name].index_fill_(0, stay[name], -1.0) for name in self._layers]
-        times = [self.time_model.per_weight[name] for name in self._layers]
-        added = dict(zip(self._layers, best_additions(gain, seconds, candidates, times, room)))
-        for name, layer in self._layers.items():
-            squares = self._squares.pop(name)
-            gain += _sum(squares[added[name]])
-            positions = torch.cat((stay[name], added[name]))
-            positions.numpy().sort()
+        candidates = [self._squares[name].index_fill_(0, stay[name], -1.0) for name in able]
+        times = [self.time_model.per_weight[name] for name in able]
+        added = dict(zip(able, best_additions(gain, seconds, candidates, times, room)))
+        for name, layer in trained.items():
+            positions = stay[name]
+            if name in added:
+                gain += _sum(self._squares.pop(name)[added[name]])
+                positions = torch.cat((positions, added[name]))
+                positions.numpy().sort()
             counts[name] = positions.numel()
             move_layer(layer, placement(layer, positions), optimizer)
         self._squares, self._squares_of_others = {}, 0.0
@@ -192,8 +199,8 @@ class PruneFL:
         if set(state_dict) != {"squares", "others"}:
             raise ValueError(f"state_dict must have the keys 'others' and 'squares', got {sorted(state_dict)}")
         squares = state_dict["squares"]
-        if squares and squares.keys() != self._layers.keys():
-            raise ValueError(f"state_dict must have the layers {sorted(self._layers)}, got {sorted(squares)}")
+        if not squares.keys() <= self._layers.keys():
+            raise ValueError(f"state_dict must have layers among {sorted(self._layers)}, got {sorted(squares)}")
         for name, each in squares.items():
             size = self._layers[name].weight_shape.numel()
             if each.shape != (size,):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterable, Optional, Tuple
+from typing import Any, Dict, Iterable, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,21 +10,33 @@ from torch.optim import Optimizer
 
 from .drop import DropRule, smallest_magnitude
 from .fractions import Fraction, checked_count, checked_fraction, constant_fraction, cosine_fraction
-from .gradients import GrowthGradients, trained_layers
+from .gradients import GrowthGradients, movable_layers
 from .grow import AtRandom, GrowRule, LargestGradient
-from .positions import Placement, checked_optimizer, move_layer, placement, positions_of
+from .positions import Placement, checked_optimizer, move_layer, placement, positions_of, set_weights, trained_by
+from .start import StartRule, uniform_start, zero_start
 
 __all__ = ["SET", "DynamicSparsity", "RigL"]
 
 
+class _Move(NamedTuple):
+    """What an update does to a layer."""
+
+    dropped: Tensor  # bool: which of the remaining weights go
+    grown: Tensor  # positions of the flat weight
+    values: Tensor  # what the grown ones start with
+    to: Placement
+
+
 class DynamicSparsity:
-    """Moves weights of a pruned model while it trains: a drop rule x a grow rule x a schedule of the share.
+    """Moves weights of a pruned model while it trains: a drop rule x a grow rule x a start rule x a schedule of the
+    share.
 
     At the training steps `interval`, 2 * `interval`, ... below `until`, in each layer the drop rule takes away
     `fraction(step)` of the weights, and as many grow where the grow rule says. A layer's number of weights never
-    changes. Grown weights start at 0 with a fresh optimizer state; a weight that is dropped and grown in one update is
-    a grown one. Survivors keep their value and state. Layers of which nothing is pruned, those whose weight
-    requires no gradient, and, where growth needs gradients, those that were not called, stay as they are.
+    changes. Grown weights start as the start rule says, with a fresh optimizer state and a gradient of 0; a weight that
+    is dropped and grown in one update is a grown one. Survivors keep their value and state. Layers of which nothing is
+    pruned, those whose weight requires no gradient at that moment or is not in the optimizer, and, where growth needs
+    gradients, those that were not called, stay as they are.
 
     Call :meth:`step` once each training step, after backward and before the optimizer's step::
 
@@ -37,7 +49,7 @@ class DynamicSparsity:
 
     It returns True where it moved weights. RigL's paper then does not step the optimizer, as above; whoever steps it
     all the same moves the survivors, for the gradient of a grown weight is 0. A masked model and a sparse one train
-    alike (an entry of a masked layer's state starts at 0, whatever the optimizer has for a fresh one).
+    alike.
 
     A grow rule that needs the gradient has it recorded in the step of an update and in no other: see
     :class:`~mpl_sparse.pruning.dynamic.GrowthGradients` for what that costs. torch.compile leaves out hooks that come
@@ -49,10 +61,11 @@ class DynamicSparsity:
         optimizer: of `mpl_sparse.optim`, or one of torch's that `follow_patterns` was called on.
         drop: what goes: see `smallest_magnitude`, `smallest_by_sign`.
         grow: what comes: `LargestGradient()`, `AtRandom()`.
+        start: what it starts with: `zero_start`, `uniform_start`.
         fraction: a function of the training step, counted from 1: the share of a layer's weights, in [0, 1].
         interval: steps from one update to the next (RigL's delta T).
         until: no update at this step or later (RigL's T_end); None for no end.
-        generator: for what grows at random; if None, one of its own, seeded from torch's default one.
+        generator: for what grows or starts at random; if None, one of its own, seeded from torch's default one.
 
     Raises:
         TypeError, ValueError: an argument of another kind or range, or an optimizer that does not follow patterns.
@@ -65,12 +78,13 @@ class DynamicSparsity:
         *,
         drop: DropRule,
         grow: GrowRule,
+        start: StartRule = zero_start,
         fraction: Fraction,
         interval: int,
         until: Optional[int] = None,
         generator: Optional[Generator] = None,
     ) -> None:
-        for name, rule in (("drop", drop), ("fraction", fraction)):
+        for name, rule in (("drop", drop), ("start", start), ("fraction", fraction)):
             if not callable(rule):
                 raise TypeError(f"{name} must be a function, got {rule!r}")
         if not isinstance(grow, GrowRule):
@@ -79,8 +93,8 @@ class DynamicSparsity:
             raise TypeError(f"generator must be a torch.Generator, got {generator!r}")
         self.interval = checked_count("interval", interval)
         self.until = None if until is None else checked_count("until", until)
-        self.drop, self.grow, self.fraction = drop, grow, fraction
-        self._layers = trained_layers(model)
+        self.drop, self.grow, self.start, self.fraction = drop, grow, start, fraction
+        self._layers = movable_layers(model)
         self._gradients = GrowthGradients(self._layers)
         self._optimizer = checked_optimizer(optimizer, self._layers)
         if generator is None:
@@ -138,17 +152,19 @@ class DynamicSparsity:
     def _update(self, step: int) -> None:
         fraction = checked_fraction("fraction", self.fraction(step))
         optimizer = checked_optimizer(self._optimizer, self._layers)
-        if self.grow.needs_gradients and not any(map(self._gradients.calls, self._layers)):
+        trained = trained_by(optimizer, self._layers)
+        if self.grow.needs_gradients and trained and not any(map(self._gradients.calls, trained)):
             raise RuntimeError(
                 "no gradients to grow by: call step() after the backward of its training step, and where is_recording "
                 "is True run the model itself and not what torch.compile made of it"
             )
-        moves = {name: move for name in self._layers for move in [self._choose(name, fraction)] if move is not None}
-        for name, (dropped, to) in moves.items():
-            move_layer(self._layers[name], to, optimizer, dropped)
+        moves = {name: move for name in trained for move in [self._choose(name, fraction)] if move is not None}
+        for name, move in moves.items():
+            move_layer(self._layers[name], move.to, optimizer, move.dropped)
+            set_weights(self._layers[name], move.grown, move.values)
 
-    def _choose(self, name: str, fraction: float) -> Optional[Tuple[Tensor, Placement]]:
-        """Which of the layer's weights go, and where it then has its weights; None if it stays as it is."""
+    def _choose(self, name: str, fraction: float) -> Optional[_Move]:
+        """None if the layer stays as it is."""
         layer = self._layers[name]
         numel = layer.weight_shape.numel()
         if layer.num_weight == numel or (self.grow.needs_gradients and not self._gradients.calls(name)):
@@ -159,9 +175,10 @@ class DynamicSparsity:
             return None
         kept = positions_of(layer)[~dropped]
         blocks: Iterable[Tuple[range, Tensor]] = self._gradients.blocks(name) if self.grow.needs_gradients else ()
-        positions = torch.cat((kept, self.grow.choose(kept, numel, count, blocks, self.generator)))
+        grown = self.grow.choose(kept, numel, count, blocks, self.generator)
+        positions = torch.cat((kept, grown))
         positions.numpy().sort()  # in place: torch's sort makes as many indices besides
-        return dropped, placement(layer, positions)
+        return _Move(dropped, grown, self.start(layer, count, self.generator), placement(layer, positions))
 
 
 class SET(DynamicSparsity):
@@ -170,7 +187,10 @@ class SET(DynamicSparsity):
     Mocanu et al., "Scalable training of artificial neural networks with adaptive sparse connectivity" (2018,
     arXiv:1707.04780), which updates after each epoch: let `interval` be its steps. By default the smallest |w| go, as
     the papers that compare with SET have it; with `drop=smallest_by_sign` the share is of each sign for itself, as the
-    paper has it. See :class:`DynamicSparsity` for the use and the other arguments.
+    paper has it. Grown weights start at random, as in the authors' sparse programs; those papers, and the authors'
+    masked program, let them start at 0 (`start=zero_start`). Then nearly all that grow are still the smallest at the
+    next update, and go again, unless `interval` is long. See :class:`DynamicSparsity` for the use and the other
+    arguments.
     """
 
     def __init__(
@@ -182,6 +202,7 @@ class SET(DynamicSparsity):
         zeta: float = 0.3,
         until: Optional[int] = None,
         drop: DropRule = smallest_magnitude,
+        start: StartRule = uniform_start,
         generator: Optional[Generator] = None,
     ) -> None:
         fraction = constant_fraction(checked_fraction("zeta", zeta))
@@ -190,6 +211,7 @@ class SET(DynamicSparsity):
             optimizer,
             drop=drop,
             grow=AtRandom(),
+            start=start,
             fraction=fraction,
             interval=interval,
             until=until,

@@ -16,7 +16,7 @@ from twins import assert_alike, batches, twins  # noqa: E402
 
 import mpl_sparse  # noqa: E402
 from mpl_sparse.nn import DenseConv2d, DenseLinear, DenseLSTM, prunable_layers, to_sparse  # noqa: E402
-from mpl_sparse.optim import SGD, follow_patterns  # noqa: E402
+from mpl_sparse.optim import SGD, Adagrad, follow_patterns  # noqa: E402
 from mpl_sparse.pruning.dynamic import (  # noqa: E402
     SET,
     DynamicSparsity,
@@ -25,6 +25,7 @@ from mpl_sparse.pruning.dynamic import (  # noqa: E402
     constant_fraction,
     smallest_by_sign,
     smallest_magnitude,
+    zero_start,
 )
 
 OPTIMIZERS = {
@@ -33,6 +34,8 @@ OPTIMIZERS = {
     "rmsprop": lambda parameters: follow_patterns(
         torch.optim.RMSprop(parameters, lr=0.01, momentum=0.5, centered=True)
     ),
+    "adagrad": lambda parameters: Adagrad(parameters, lr=0.01, initial_accumulator_value=0.3),
+    "rprop": lambda parameters: follow_patterns(torch.optim.Rprop(parameters, lr=0.01)),
 }
 TOPOLOGIES = {
     "RigL": lambda model, optimizer: RigL(model, optimizer, until=9, interval=2, alpha=0.7),
@@ -89,9 +92,12 @@ class Oracle:
         staying = torch.zeros_like(mask)
         staying[stay] = True
         staying = staying.view_as(weight)
-        for entries in [weight, *self.optimizer.state.get(weight, {}).values()]:
+        group = next(group for group in self.optimizer.param_groups if any(each is weight for each in group["params"]))
+        fresh = {"sum": group.get("initial_accumulator_value"), "step_size": group["lr"]}
+        weight *= staying
+        for name, entries in self.optimizer.state.get(weight, {}).items():
             if isinstance(entries, torch.Tensor) and entries.shape == weight.shape:
-                entries *= staying
+                entries[~staying] = fresh.get(name, 0.0)
         mask.fill_(False)
         mask[stay + grown] = True
         return set(dropped) & set(grown)
@@ -209,6 +215,32 @@ def test_what_is_dropped_and_grown_at_once_starts_fresh(form):
     assert parameter.grad.flatten()[:4].tolist() == [1, 2, 0, 0]
 
 
+@pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
+def test_what_grows_starts_as_the_rule_says(form):
+    for rule in ({}, {"start": zero_start}):
+        model = form(Net())
+        topology = SET(model, SGD(model.parameters(), lr=0.1), interval=1, zeta=0.5, **rule)
+        before = [layer.masked_weight if form is copy.deepcopy else layer.weight.to_dense() for layer in layers(model)]
+        masks = [layer.mask.clone() for layer in layers(model)]
+        smallest = [smallest_magnitude(layer.remaining_weight(), 0.5) for layer in layers(model)]
+        assert topology.step()
+        for layer, weight, mask, gone in zip(layers(model), before, masks, smallest):
+            stays = mask.clone()
+            stays[mask] = ~gone
+            stayed, found = stays[layer.mask], layer.remaining_weight()
+            assert torch.equal(found[stayed], weight[stays])
+            grown = found[~stayed].abs()
+            assert len(grown) == int(gone.sum())
+            if rule:
+                assert not grown.any()
+            else:
+                assert grown.min() > 0 and grown.max() <= (layer.num_weight / len(mask)) ** -0.5
+
+
+def layers(model):
+    return [layer for _, layer in prunable_layers(model)]
+
+
 def test_stale_weights_under_a_mask_do_not_come_back():
     layer = DenseLinear(3, 1, bias=False)
     with torch.no_grad():
@@ -314,6 +346,45 @@ def test_full_and_frozen_and_empty_layers_stay():
     assert [layer.pattern is pattern for layer, pattern in zip(sparse, patterns)] == [True, True, True, False]
 
 
+@pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
+def test_each_of_two_optimizers_has_its_own_layers(form):
+    model = form(Net())
+    optimizers = [SGD(model.conv.parameters(), lr=0.1, momentum=0.9), SGD(model.head.parameters(), lr=0.1)]
+    topologies = [RigL(model, optimizer, until=100, interval=1) for optimizer in optimizers]
+    for topology, moving, staying in zip(topologies, layers(model), layers(model)[::-1]):
+        before = moving.pattern, staying.pattern
+        images, targets = small_batches(1)[0]
+        F.mse_loss(model(images), targets).backward()
+        assert topology.step()
+        assert moving.pattern != before[0] and staying.pattern == before[1]
+    optimizers[0].add_param_group({"params": model.head.parameters()})
+    before = model.head.pattern
+    images, targets = small_batches(2)[1]
+    F.mse_loss(model(images), targets).backward()
+    assert topologies[0].step() and model.head.pattern != before
+
+
+@pytest.mark.parametrize("make", [RigL, SET])
+@pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
+def test_layers_may_be_frozen_later_and_no_longer(form, make):
+    model = form(Net())
+    weights = [layer._parameters.get("values", layer._parameters.get("weight")) for layer in layers(model)]
+    weights[0].requires_grad_(False)
+    until = {"until": 100} if make is RigL else {}
+    topology = make(model, SGD(model.parameters(), lr=0.1), interval=1, **until)
+    for frozen, moving in ((model.conv, model.head), (model.head, model.conv)):
+        before = frozen.pattern, moving.pattern
+        images, targets = small_batches(1)[0]
+        F.mse_loss(model(images), targets).backward()
+        assert topology.step()
+        assert frozen.pattern == before[0] and moving.pattern != before[1]
+        for weight in weights:
+            weight.requires_grad_(not weight.requires_grad)
+    for weight in weights:
+        weight.requires_grad_(False)
+    assert topology.step()  # nothing to move, nothing to refuse
+
+
 def test_layers_that_were_not_called_stay_where_growth_needs_gradients():
     model = nn.ModuleDict({"used": DenseLinear(4, 4), "unused": DenseLinear(4, 4)})
     for layer in model.values():
@@ -386,9 +457,14 @@ def test_an_update_without_a_backward_is_refused_and_changes_nothing():
 def test_refusals():
     model = to_sparse(Net())
     optimizer = SGD(model.parameters(), lr=0.1)
+    plain = torch.optim.Adam(model.parameters())
+    plain.register_state_dict_pre_hook(lambda optimizer: None)  # a hook of somebody else
     with pytest.raises(ValueError, match=r"state of this Adam would not follow .*\['conv', 'head'\]"):
-        RigL(model, torch.optim.Adam(model.parameters()), until=10)
-    RigL(Net(), torch.optim.Adam(Net().parameters()), until=10)
+        RigL(model, plain, until=10)
+    with pytest.raises(ValueError, match="no weight of the model's prunable layers"):
+        RigL(model, SGD(Net().parameters(), lr=0.1), until=10)
+    masked = Net()
+    RigL(masked, torch.optim.Adam(masked.parameters()), until=10)
     with pytest.raises(TypeError, match="optimizer must be a torch.optim.Optimizer, got float"):
         RigL(model, 0.1, until=10)
     with pytest.raises(TypeError, match="model must be an nn.Module, got list"):
@@ -400,7 +476,7 @@ def test_refusals():
     with pytest.raises(TypeError, match="generator must be a torch.Generator, got 3"):
         SET(model, optimizer, interval=1, generator=3)
     settings = dict(drop=smallest_magnitude, grow=LargestGradient(), fraction=constant_fraction(0.1), interval=1)
-    for name, wrong in [("drop", 3), ("grow", LargestGradient), ("fraction", 0.3)]:
+    for name, wrong in [("drop", 3), ("grow", LargestGradient), ("start", 0), ("fraction", 0.3)]:
         with pytest.raises(TypeError, match=f"{name} must be"):
             DynamicSparsity(model, optimizer, **{**settings, name: wrong})
     topology = SET(model, optimizer, interval=1)

@@ -171,6 +171,18 @@ def test_several_backwards_add_up_and_evaluation_does_not_count():
     assert_dense(model, run)
 
 
+def test_microbatches_may_share_one_buffer():
+    model = pruned(nn.Sequential(nn.Flatten(), DenseLinear(4, 3)))
+    buffer = torch.empty(5, 2, 2, dtype=torch.float64)
+
+    def run(each):
+        source = torch.Generator().manual_seed(1)
+        for _ in range(3):
+            loss_of(each(buffer.normal_(generator=source))).backward()
+
+    assert_dense(model, run)
+
+
 @pytest.mark.parametrize("settings", [{}, {"num_layers": 2, "bidirectional": True}, {"batch_first": True}], ids=str)
 def test_lstm(settings):
     model = pruned(DenseLSTM(4, 5, **settings), 0.5)

@@ -286,6 +286,24 @@ def test_frozen_layers_take_time_and_stay():
     assert done.seconds == pytest.approx(2 + 0.05 * pattern.nnz + 0.02 * model.head.num_weight)
 
 
+@pytest.mark.parametrize("form", [copy.deepcopy, to_sparse], ids=["masked", "sparse"])
+def test_a_layer_that_is_frozen_later_stays_and_one_that_is_no_longer_moves(form):
+    model = form(Net())
+    weights = [layer._parameters.get("values", layer._parameters.get("weight")) for layer in (model.conv, model.head)]
+    weights[0].requires_grad_(False)
+    control = PruneFL(model, SGD(model.parameters(), lr=0.1), TIMES, removable=0.9)
+    for frozen, moving in ((model.conv, model.head), (model.head, model.conv)):
+        before = frozen.pattern, moving.pattern
+        (images, targets), *_ = minibatches(1)
+        with control.accumulating():
+            F.mse_loss(model(images), targets).backward()
+        done = control.reconfigure(0)
+        assert frozen.pattern == before[0] and moving.pattern != before[1]
+        assert list(done.weights.values()) == [model.conv.num_weight, model.head.num_weight]
+        for weight in weights:
+            weight.requires_grad_(not weight.requires_grad)
+
+
 def test_lstm_alike_in_both_forms():
     masked = DenseLSTM(4, 5).double()
     for _, layer in prunable_layers(masked):
@@ -324,7 +342,7 @@ def test_refusals():
         control.reconfigure(-1)
     with pytest.raises(ValueError, match="keys 'others' and 'squares'"):
         control.load_state_dict({})
-    with pytest.raises(ValueError, match=r"must have the layers \['conv', 'head'\], got \['conv'\]"):
-        control.load_state_dict({"squares": {"conv": torch.ones(108)}, "others": 0.0})
+    with pytest.raises(ValueError, match=r"must have layers among \['conv', 'head'\], got \['tail'\]"):
+        control.load_state_dict({"squares": {"tail": torch.ones(108)}, "others": 0.0})
     with pytest.raises(ValueError, match=r"'head' must have shape \(40,\), got \(3,\)"):
         control.load_state_dict({"squares": {"conv": torch.ones(108), "head": torch.ones(3)}, "others": 0.0})
