@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import FileError
 
-__all__ = ["DTYPES", "Dtype", "as_bits", "from_bits", "narrowed", "nonzero", "widened"]
+__all__ = ["DTYPES", "Dtype", "as_bits", "from_bits", "is_floating", "narrowed", "nonzero", "widened"]
 
 
 class Dtype(NamedTuple):
@@ -68,7 +68,7 @@ def as_bits(what: str, tensor: Any) -> Tuple[str, np.ndarray]:
         name = _OF_NUMPY.get(tensor.dtype)
         if name is None or not tensor.dtype.isnative:
             raise TypeError(f"{what} has elements of type {tensor.dtype!r}, which the format does not have")
-        return name, np.ascontiguousarray(tensor).reshape(-1).view(DTYPES[name].bits)
+        return name, _checked(name, np.ascontiguousarray(tensor).reshape(-1).view(DTYPES[name].bits))
     name = _OF_TORCH.get(str(tensor.dtype))
     if name is None:
         raise TypeError(f"{what} has elements of type {tensor.dtype}, which the format does not have")
@@ -77,7 +77,14 @@ def as_bits(what: str, tensor: Any) -> Tuple[str, np.ndarray]:
     if DTYPES[name].parts:
         return name, flat.numpy().view(DTYPES[name].bits)
     carrier = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[DTYPES[name].itemsize]
-    return name, flat.view(carrier).numpy().view(DTYPES[name].bits)
+    return name, _checked(name, flat.view(carrier).numpy().view(DTYPES[name].bits))
+
+
+def _checked(name: str, bits: np.ndarray) -> np.ndarray:
+    """The bits, those of bools 0 or 1: a view of other elements as bools may have more."""
+    if name == "BOOL" and bits.size and int(bits.max()) > 1:
+        return (bits != 0).view(bits.dtype)
+    return bits
 
 
 def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Optional[Any]) -> Any:
@@ -103,6 +110,11 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
         return torch.from_numpy(bits.view(dtype.numpy)).reshape(shape)
     carrier = {1: "u1", 2: "i2", 4: "i4", 8: "i8"}[dtype.itemsize]
     return torch.from_numpy(bits.view(carrier)).view(getattr(torch, dtype.torch)).reshape(shape)
+
+
+def is_floating(name: str) -> bool:
+    """Whether elements are real or complex floats: only they have gradients."""
+    return "F" in name or name.startswith("C")
 
 
 def nonzero(bits: np.ndarray) -> np.ndarray:
