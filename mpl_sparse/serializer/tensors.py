@@ -263,6 +263,8 @@ def _numel(shape: Tuple[int, ...]) -> int:
 
 def _smallest_dense(bits: np.ndarray, dtype: str) -> Tuple[Optional[np.ndarray], Optional[Encoder]]:
     """The positions to store of a dense tensor, and their encoder; (None, None) if all are stored."""
+    if bits.nbytes <= ARRAY_COST:  # a checkpoint may have many tensors of a few elements
+        return None, None
     is_stored = nonzero(bits)
     nnz = int(np.count_nonzero(is_stored))
     saved = bits.nbytes - (0 if dtype == "BOOL" else nnz * bits.itemsize + ARRAY_COST)
