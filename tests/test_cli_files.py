@@ -13,6 +13,7 @@ import pytest
 
 import mpl_sparse
 from mpl_sparse import cli
+from mpl_sparse.serializer import conversion
 
 GOLDEN = file_samples.FOLDER / "golden"
 
@@ -56,6 +57,26 @@ def test_what_cannot_be_inspected(tmp_path, capsys):
     for path in (tmp_path / "none.mpl", tmp_path / "text.txt", tmp_path):
         status, out, err = run("inspect", path, capsys=capsys)
         assert status == 1 and not out and len(err.splitlines()) == 1 and path.name in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX")
+def test_names_that_do_not_fit_the_terminal(tmp_path):
+    source = tmp_path / "source.mpl"
+    mpl_sparse.save({"\u00e9\u6f22": np.ones(3)}, source)
+    options = {"env": {**os.environ, "PYTHONIOENCODING": "ascii"}, "capture_output": True, "text": True}
+    for arguments in (["inspect", source], ["convert", source, os.fsencode(tmp_path) + b"/\xff.mpl"]):
+        result = subprocess.run([sys.executable, "-m", "mpl_sparse", *arguments], **options)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert ("\\xe9\\u6f22" if arguments[0] == "inspect" else "\\udcff.mpl") in result.stdout
+
+
+def test_what_takes_more_memory_than_there_is(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "source.mpl"
+    mpl_sparse.save(np.ones(3), source)
+    monkeypatch.setattr(conversion, "read", lambda *_: np.empty(2**62, np.uint8))
+    status, out, err = run("convert", source, tmp_path / "target.mpl", capsys=capsys)
+    assert (status, out, err) == (1, "", "mpl-sparse convert: there is not enough memory\n")
+    assert os.listdir(tmp_path) == ["source.mpl"]
 
 
 def test_convert_there_and_back(tmp_path, weights, capsys):
