@@ -101,6 +101,33 @@ def test_the_options_are_those_of_save(tmp_path, weights, capsys):
     assert np.array_equal(made["a"], weights["a"].astype(np.float16)) and made["a"].dtype == np.float32
 
 
+def test_zeros_without_their_signs(tmp_path, weights, capsys):
+    """What `weight * mask` makes: half of its zeros are -0.0."""
+    mask = weights["a"] != 0
+    signed = np.random.default_rng(1).standard_normal(mask.shape).astype(np.float32) * mask
+    dense = {"f32": signed, "f64": signed.astype(np.float64), "f16": signed.astype(np.float16), "c64": signed + 0j}
+    dense = {**dense, "c128": dense["c64"].astype(np.complex128) * -1, "i32": np.full((40, 30), -(2**31), np.int32)}
+    ours, small, exact = (tmp_path / name for name in ("ours.mpl", "small.mpl", "exact.mpl"))
+    mpl_sparse.save(dense, ours)
+    assert run("convert", ours, small, "--unsigned-zeros", capsys=capsys)[0] == 0
+    assert run("convert", ours, exact, capsys=capsys)[0] == 0
+    assert_equal(mpl_sparse.load(small), dense)  # 0.0 == -0.0
+    assert {tensor.name: tensor.nnz for tensor in mpl_sparse.inspect(small)} == {
+        name: array.size if name == "i32" else np.count_nonzero(array) for name, array in dense.items()
+    }
+    for name, array in mpl_sparse.load(exact).items():
+        assert array.tobytes() == dense[name].tobytes(), name
+    assert small.stat().st_size < exact.stat().st_size / 2
+    plain, again = tmp_path / "plain.safetensors", tmp_path / "again.mpl"
+    assert run("convert", ours, plain, "--dense", capsys=capsys)[0] == 1  # no C128 in safetensors
+    mpl_sparse.save({"f32": dense["f32"]}, ours)
+    assert run("convert", ours, plain, "--dense", capsys=capsys)[0] == 0
+    assert run("convert", plain, again, "--unsigned-zeros", "--dtype", "bfloat16", capsys=capsys)[0] == 0
+    assert mpl_sparse.inspect(again)[0].nnz == np.count_nonzero(dense["f32"])
+    with pytest.raises(SystemExit):
+        cli.main(["convert", str(ours), str(plain), "--dense", "--unsigned-zeros"])
+
+
 def test_a_file_is_not_overwritten_without_force(tmp_path, weights, capsys):
     ours, target = tmp_path / "ours.mpl", tmp_path / "target.mpl"
     mpl_sparse.save(weights, ours)

@@ -32,8 +32,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     _add_inspect(commands)
     convert = _add_convert(commands)
     options = parser.parse_args(arguments)
-    if options.command == "convert" and options.dense and (options.compress or options.dtype):
-        convert.error("--dense writes values as they are: it takes no --compress and no --dtype")
+    is_dense = options.command == "convert" and options.dense
+    if is_dense and (options.compress or options.dtype or options.unsigned_zeros):
+        convert.error("--dense writes values as they are: it takes no --compress, --dtype or --unsigned-zeros")
 
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # names come from files, and may not fit the terminal
@@ -105,6 +106,11 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("target", metavar="OUT")
     parser.add_argument("--compress", choices=["zstd"], help="lossless compression of values, where it helps")
     parser.add_argument("--dtype", choices=["float16", "bfloat16"], help="LOSSY: store float values rounded to it")
+    parser.add_argument(
+        "--unsigned-zeros",
+        action="store_true",
+        help="LOSSY in the sign alone: store -0.0, as `weight * mask` leaves it, as 0.0, which takes no room",
+    )
     parser.add_argument(
         "--dense", action="store_true", help="write a plain safetensors file of dense tensors, for other programs"
     )

@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import FileError
 
-__all__ = ["DTYPES", "Dtype", "as_bits", "from_bits", "is_floating", "narrowed", "nonzero", "widened"]
+__all__ = ["DTYPES", "Dtype", "as_bits", "from_bits", "is_floating", "narrowed", "nonzero", "unsigned_zeros", "widened"]
 
 
 class Dtype(NamedTuple):
@@ -123,6 +123,16 @@ def nonzero(bits: np.ndarray) -> np.ndarray:
         halves = bits.view("<u8") != 0
         return halves[::2] | halves[1::2]
     return bits != 0
+
+
+def unsigned_zeros(name: str, bits: np.ndarray) -> np.ndarray:
+    """The bits with 0.0 in the place of -0.0; those of a complex number part by part."""
+    if not is_floating(name):
+        return bits
+    width = DTYPES[name].itemsize // (DTYPES[name].parts or (1,))[0]
+    parts = bits.view(f"<u{width}")
+    is_negative_zero = parts == 1 << (8 * width - 1)
+    return np.where(is_negative_zero, 0, parts).astype(parts.dtype, copy=False).view(bits.dtype)
 
 
 def narrowed(name: str, bits: np.ndarray, target: str) -> np.ndarray:
