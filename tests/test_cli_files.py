@@ -128,6 +128,16 @@ def test_zeros_without_their_signs(tmp_path, weights, capsys):
         cli.main(["convert", str(ours), str(plain), "--dense", "--unsigned-zeros"])
 
 
+@pytest.mark.parametrize("name", ["__metadata__", "\ud800"])
+def test_names_that_safetensors_has_not(tmp_path, name, capsys):
+    """Ours have another name for the arrays; a plain file would be none."""
+    ours = tmp_path / "ours.mpl"
+    mpl_sparse.save({name: np.ones(3)}, ours)
+    assert mpl_sparse.load(ours).keys() == {name}
+    status, _, err = run("convert", ours, tmp_path / "plain", "--dense", capsys=capsys)
+    assert status == 1 and "no such name" in err and os.listdir(tmp_path) == ["ours.mpl"]
+
+
 def test_a_file_is_not_overwritten_without_force(tmp_path, weights, capsys):
     ours, target = tmp_path / "ours.mpl", tmp_path / "target.mpl"
     mpl_sparse.save(weights, ours)
