@@ -69,7 +69,7 @@ def save(
         write_atomically(path, buffers)
         return
     for buffer in buffers:
-        write_all(path.write, buffer)
+        write_all(path, buffer)
 
 
 def dumps(obj: Any, *, compress: Optional[str] = None, dtype: Any = None, known: Sequence[Pattern] = ()) -> bytes:
