@@ -53,6 +53,7 @@ DTYPES: Dict[str, Dtype] = {
     "C128": Dtype("F64", "complex128", "complex128", "V16", (2,)),
 }
 
+CHUNK = 1 << 16  # elements at a time: what is made of them on the way takes no memory to speak of
 MAX_NUMPY_RANK = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 _OF_NUMPY = {np.dtype(dtype.numpy): name for name, dtype in DTYPES.items() if dtype.numpy}
 _OF_TORCH = {f"torch.{dtype.torch}": name for name, dtype in DTYPES.items()}
@@ -149,5 +150,9 @@ def narrowed(name: str, bits: np.ndarray, target: str) -> np.ndarray:
 
 def widened(name: str, bits: np.ndarray, target: str) -> np.ndarray:
     """The bits of F16 or BF16 numbers as F32 or F64."""
-    floats = bits.view("<f2") if name == "F16" else (bits.astype("<u4") << np.uint32(16)).view("<f4")
-    return floats.astype(DTYPES[target].numpy).view(DTYPES[target].bits)
+    floats = np.empty(bits.size, DTYPES[target].numpy)
+    for start in range(0, bits.size, CHUNK):
+        part = bits[start : start + CHUNK]
+        wide = part.view("<f2") if name == "F16" else (part.astype("<u4") << np.uint32(16)).view("<f4")
+        floats[start : start + CHUNK] = wide
+    return floats.view(DTYPES[target].bits)

@@ -119,7 +119,7 @@ def loaded(model: Any, obj: Any) -> Any:
     if not is_module(model):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     state = obj.state if isinstance(obj, Saved) else obj
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(type(key) is str for key in state):
         raise TypeError(
             f"model cannot be loaded from a {type(obj).__name__}: the file must hold a model or a state_dict"
         )

@@ -146,6 +146,12 @@ def test_a_state_that_does_not_fit_changes_nothing(damage, tmp_path):
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.parametrize("obj", [[], 1, {5: torch.ones(1)}])
+def test_what_is_no_state_is_not_loaded(obj):
+    with pytest.raises(TypeError, match="must hold a model or a state_dict"):
+        loads(dumps(obj), model=nn.Linear(1, 1))
+
+
 def test_models_that_are_not_from_the_registry():
     with pytest.raises(
         TypeError, match="obj is a Linear that no function of mpl_sparse.models made: save its state_dict"
