@@ -104,7 +104,10 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
             raise FileError(f"numpy has no elements of type {name}: reading them needs PyTorch")
         if len(shape) > MAX_NUMPY_RANK:
             raise FileError(f"numpy has no arrays of {len(shape)} dimensions: reading them needs PyTorch")
-        return bits.view(dtype.numpy).reshape(shape)
+        try:
+            return bits.view(dtype.numpy).reshape(shape)
+        except ValueError:  # too large without its axis of 0
+            raise FileError(f"numpy has no arrays of shape {shape}: reading them needs PyTorch") from None
     if not hasattr(torch, dtype.torch):
         raise FileError(f"torch {torch.__version__} has no elements of type {name}")
     if dtype.parts:
