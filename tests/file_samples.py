@@ -172,6 +172,7 @@ def hostile():
     yield "BadHeader", "an object of a part of what is no layer", tree(["part", 0, "values"])
     yield "BadHeader", "a dict with a key twice", tree(["dict", [[1, ["tensor", 0]], [1, ["tensor", 1]]]])
     yield "BadHeader", "a dict with a list as a key", tree(["dict", [[["list"], 1]]])
+    yield "BadHeader", "a dict with a tensor in a key", tree(["dict", [[["tuple", ["tensor", 0]], ["tensor", 1]]]])
     yield "BadHeader", "a dict without values", tree(["dict", [[1]]])
     yield "BadHeader", "a dict of strings", tree(["dict", ["ab"]])
     yield "BadHeader", "a float of too few bits", tree(["float", "00"])

@@ -232,7 +232,9 @@ class Decoder:
         return made
 
     def _key(self, node: Any, depth: int) -> Any:
-        if type(node) is list and node[:1] not in (["tuple"], ["float"]):
+        if type(node) is list and node[:1] == ["tuple"] and depth <= 2 * MAX_DEPTH:
+            return tuple(self._key(item, depth + 1) for item in node[1:])
+        if type(node) is list and node[:1] != ["float"]:
             raise BadHeader(f"the object has a dict with the key {str(node)[:80]}")
         return self.decode(node, depth)
 
