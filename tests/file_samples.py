@@ -104,6 +104,12 @@ def hostile():
     yield "ChecksumMismatch", "data changed", dense[:-1] + b"\x01"
     yield "UnsupportedVersion", "for a newer reader", metadata(oldest_reader="2")
     yield "UnsupportedVersion", "for no reader", metadata(oldest_reader="-1")
+    yield "UnsupportedVersion", "for a reader of five thousand digits", metadata(oldest_reader="9" * 5000)
+    yield (
+        "BadHeader",
+        "an object of half a character",
+        sealed(text.replace(b'"object":"', b'"object":"\\ud800'), dense[8 + length :]),
+    )
     yield "BadHeader", "not JSON", sealed(text[:-1], dense[8 + length :])
     yield (
         "BadHeader",
@@ -166,7 +172,9 @@ def hostile():
     yield "BadHeader", "an object of a part of what is no layer", tree(["part", 0, "values"])
     yield "BadHeader", "a dict with a key twice", tree(["dict", [[1, ["tensor", 0]], [1, ["tensor", 1]]]])
     yield "BadHeader", "a dict with a list as a key", tree(["dict", [[["list"], 1]]])
+    yield "BadHeader", "a dict with a tensor in a key", tree(["dict", [[["tuple", ["tensor", 0]], ["tensor", 1]]]])
     yield "BadHeader", "a dict without values", tree(["dict", [[1]]])
+    yield "BadHeader", "a dict of strings", tree(["dict", ["ab"]])
     yield "BadHeader", "a float of too few bits", tree(["float", "00"])
     yield "BadHeader", "a tree a thousand deep", tree(_nested(500))
     yield "BadHeader", "a model of too few words", tree(["model", "conv2"])

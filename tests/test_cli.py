@@ -28,6 +28,19 @@ def test_python_dash_m_is_info_and_imports_no_torch():
     assert result.stdout.startswith("mpl-sparse:")
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+def test_output_that_cannot_be_written():
+    """Both when it is printed and, as by default, when the process ends."""
+    for unbuffered in ("", "1"):
+        options = {"env": {**os.environ, "PYTHONUNBUFFERED": unbuffered}, "stderr": subprocess.PIPE, "text": True}
+        reader, writer = os.pipe()
+        os.close(reader)
+        with open(writer, "w") as broken, open("/dev/full", "w") as full:
+            for output, expected in ((broken, ""), (full, "mpl-sparse info: No space left on device\n")):
+                result = subprocess.run([sys.executable, "-m", "mpl_sparse"], stdout=output, **options)
+                assert (result.returncode, result.stderr) == (1, expected)
+
+
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--seed", "x"]])
 def test_bad_arguments_end_with_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as end:

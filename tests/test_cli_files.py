@@ -13,6 +13,7 @@ import pytest
 
 import mpl_sparse
 from mpl_sparse import cli
+from mpl_sparse.serializer import conversion
 
 GOLDEN = file_samples.FOLDER / "golden"
 
@@ -58,6 +59,26 @@ def test_what_cannot_be_inspected(tmp_path, capsys):
         assert status == 1 and not out and len(err.splitlines()) == 1 and path.name in err
 
 
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX")
+def test_names_that_do_not_fit_the_terminal(tmp_path):
+    source = tmp_path / "source.mpl"
+    mpl_sparse.save({"\u00e9\u6f22": np.ones(3)}, source)
+    options = {"env": {**os.environ, "PYTHONIOENCODING": "ascii"}, "capture_output": True, "text": True}
+    for arguments in (["inspect", source], ["convert", source, os.fsencode(tmp_path) + b"/\xff.mpl"]):
+        result = subprocess.run([sys.executable, "-m", "mpl_sparse", *arguments], **options)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert ("\\xe9\\u6f22" if arguments[0] == "inspect" else "\\udcff.mpl") in result.stdout
+
+
+def test_what_takes_more_memory_than_there_is(tmp_path, monkeypatch, capsys):
+    source = tmp_path / "source.mpl"
+    mpl_sparse.save(np.ones(3), source)
+    monkeypatch.setattr(conversion, "read", lambda *_: np.empty(2**62, np.uint8))
+    status, out, err = run("convert", source, tmp_path / "target.mpl", capsys=capsys)
+    assert (status, out, err) == (1, "", "mpl-sparse convert: there is not enough memory\n")
+    assert os.listdir(tmp_path) == ["source.mpl"]
+
+
 def test_convert_there_and_back(tmp_path, weights, capsys):
     ours, plain, again = (tmp_path / name for name in ("ours.mpl", "plain.safetensors", "again.mpl"))
     mpl_sparse.save(weights, ours)
@@ -78,6 +99,43 @@ def test_the_options_are_those_of_save(tmp_path, weights, capsys):
     assert small.stat().st_size < ours.stat().st_size / 4
     made = mpl_sparse.load(small)
     assert np.array_equal(made["a"], weights["a"].astype(np.float16)) and made["a"].dtype == np.float32
+
+
+def test_zeros_without_their_signs(tmp_path, weights, capsys):
+    """What `weight * mask` makes: half of its zeros are -0.0."""
+    mask = weights["a"] != 0
+    signed = np.random.default_rng(1).standard_normal(mask.shape).astype(np.float32) * mask
+    dense = {"f32": signed, "f64": signed.astype(np.float64), "f16": signed.astype(np.float16), "c64": signed + 0j}
+    dense = {**dense, "c128": dense["c64"].astype(np.complex128) * -1, "i32": np.full((40, 30), -(2**31), np.int32)}
+    ours, small, exact = (tmp_path / name for name in ("ours.mpl", "small.mpl", "exact.mpl"))
+    mpl_sparse.save(dense, ours)
+    assert run("convert", ours, small, "--unsigned-zeros", capsys=capsys)[0] == 0
+    assert run("convert", ours, exact, capsys=capsys)[0] == 0
+    assert_equal(mpl_sparse.load(small), dense)  # 0.0 == -0.0
+    assert {tensor.name: tensor.nnz for tensor in mpl_sparse.inspect(small)} == {
+        name: array.size if name == "i32" else np.count_nonzero(array) for name, array in dense.items()
+    }
+    for name, array in mpl_sparse.load(exact).items():
+        assert array.tobytes() == dense[name].tobytes(), name
+    assert small.stat().st_size < exact.stat().st_size / 2
+    plain, again = tmp_path / "plain.safetensors", tmp_path / "again.mpl"
+    assert run("convert", ours, plain, "--dense", capsys=capsys)[0] == 1  # no C128 in safetensors
+    mpl_sparse.save({"f32": dense["f32"]}, ours)
+    assert run("convert", ours, plain, "--dense", capsys=capsys)[0] == 0
+    assert run("convert", plain, again, "--unsigned-zeros", "--dtype", "bfloat16", capsys=capsys)[0] == 0
+    assert mpl_sparse.inspect(again)[0].nnz == np.count_nonzero(dense["f32"])
+    with pytest.raises(SystemExit):
+        cli.main(["convert", str(ours), str(plain), "--dense", "--unsigned-zeros"])
+
+
+@pytest.mark.parametrize("name", ["__metadata__", "\ud800"])
+def test_names_that_safetensors_has_not(tmp_path, name, capsys):
+    """Ours have another name for the arrays; a plain file would be none."""
+    ours = tmp_path / "ours.mpl"
+    mpl_sparse.save({name: np.ones(3)}, ours)
+    assert mpl_sparse.load(ours).keys() == {name}
+    status, _, err = run("convert", ours, tmp_path / "plain", "--dense", capsys=capsys)
+    assert status == 1 and "no such name" in err and os.listdir(tmp_path) == ["ours.mpl"]
 
 
 def test_a_file_is_not_overwritten_without_force(tmp_path, weights, capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from importlib import util
@@ -30,17 +32,30 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     _add_inspect(commands)
     convert = _add_convert(commands)
     options = parser.parse_args(arguments)
-    if options.command == "convert" and options.dense and (options.compress or options.dtype):
-        convert.error("--dense writes values as they are: it takes no --compress and no --dtype")
+    is_dense = options.command == "convert" and options.dense
+    if is_dense and (options.compress or options.dtype or options.unsigned_zeros):
+        convert.error("--dense writes values as they are: it takes no --compress, --dtype or --unsigned-zeros")
 
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names come from files, and may not fit the terminal
     try:
-        return _run(parser, options)
-    except BrokenPipeError:  # the reader of the output, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        status = _run(parser, options)
+        if sys.stdout is not None:  # closed by who started this
+            sys.stdout.flush()
+        return status
+    except OSError as error:  # of the output: a full disk, or a reader such as `head` that has seen enough
+        with contextlib.suppress(OSError, AttributeError):  # what could not be written is not tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1 if isinstance(error, BrokenPipeError) else _failed(options.command, error.strerror or str(error))
+    except MemoryError:
+        return _failed(options.command, "there is not enough memory")
     except KeyboardInterrupt:
-        print(f"mpl-sparse {options.command}: interrupted", file=sys.stderr)
-        return 1
+        return _failed(options.command, "interrupted")
+
+
+def _failed(command: str, why: str) -> int:
+    print(f"mpl-sparse {command}: {why}", file=sys.stderr)
+    return 1
 
 
 def _run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
@@ -91,6 +106,11 @@ def _add_convert(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("target", metavar="OUT")
     parser.add_argument("--compress", choices=["zstd"], help="lossless compression of values, where it helps")
     parser.add_argument("--dtype", choices=["float16", "bfloat16"], help="LOSSY: store float values rounded to it")
+    parser.add_argument(
+        "--unsigned-zeros",
+        action="store_true",
+        help="LOSSY in the sign alone: store -0.0, as `weight * mask` leaves it, as 0.0, which takes no room",
+    )
     parser.add_argument(
         "--dense", action="store_true", help="write a plain safetensors file of dense tensors, for other programs"
     )

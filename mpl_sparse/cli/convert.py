@@ -24,7 +24,7 @@ def convert(options: argparse.Namespace) -> int:
         return _failed(f"{target} is there already: --force replaces it")
     place = source
     try:
-        settings = checked_options(options.compress, options.dtype)
+        settings = checked_options(options.compress, options.dtype)._replace(unsigned_zeros=options.unsigned_zeros)
         with opened(source) as buffer:
             plan = opened_source(buffer)
             with _Progress(os.path.basename(source), plan.elements) as done:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 import zlib
-from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Tuple, Union
 
 import numpy as np
 
@@ -117,14 +118,14 @@ def read(buffer: Any) -> File:
     metadata = plain.pop("__metadata__")
     check_json(isinstance(metadata, dict) and all(isinstance(text, str) for text in metadata.values()), "bad metadata")
     oldest = metadata.get("oldest_reader", "")
-    if not oldest.isdecimal() or int(oldest) > VERSION:
-        raise UnsupportedVersion(f"the file needs a reader of version {oldest!r}, this one is {VERSION}")
+    if not re.fullmatch("[0-9]{1,9}", oldest) or int(oldest) > VERSION:
+        raise UnsupportedVersion(f"the file needs a reader of version {oldest[:20]!r}, this one is {VERSION}")
     check_json({"tensors", "object"} <= metadata.keys(), "metadata are missing")
-    tensors = parse_json(metadata["tensors"].encode())
+    tensors = parse_json(metadata["tensors"])
     check_json(isinstance(tensors, list), "tensors is no list")
     records = [Record.from_json(tensor) for tensor in tensors]
     places = _places(records, plain, data.size - 8 - length)
-    return File(records, parse_json(metadata["object"].encode()), data[8 + length :], places, 8 + length)
+    return File(records, parse_json(metadata["object"]), data[8 + length :], places, 8 + length)
 
 
 def _places(records: List[Record], entries: Dict[str, Any], size: int) -> Dict[str, Tuple[int, int]]:
@@ -182,7 +183,7 @@ def _dumps(plain: Any) -> str:
     return json.dumps(plain, separators=(",", ":"), allow_nan=False)
 
 
-def parse_json(text: bytes) -> Any:
+def parse_json(text: Union[bytes, str]) -> Any:
     """What the JSON says.
 
     Raises:

@@ -36,7 +36,7 @@ def opened_source(buffer: Any) -> Source:
     """
     if kind_of(memoryview(buffer)) == OURS:
         file = container.read(buffer)
-        return Source(file, None, sum(record.elements for record in file.records))
+        return Source(file, None, sum(record.numel for record in file.records))
     planned = plan(buffer, MAX_NUMEL)
     return Source(None, planned.tree, sum(tensor.elements for tensor in planned.tensors))
 
@@ -56,7 +56,7 @@ def as_ours(source: Source, options: Options, done: Callable[[int], Any]) -> Lis
     def packed() -> Iterator[Any]:
         for record in source.file.records:
             yield pack(record.name, read(record, source.file.arrays(record), {}), options)
-            done(record.elements)
+            done(record.numel)
 
     return container.write(packed(), source.file.tree)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import FileError
 
-__all__ = ["DTYPES", "Dtype", "as_bits", "from_bits", "narrowed", "nonzero", "widened"]
+__all__ = ["DTYPES", "Dtype", "as_bits", "from_bits", "is_floating", "narrowed", "nonzero", "unsigned_zeros", "widened"]
 
 
 class Dtype(NamedTuple):
@@ -53,6 +53,7 @@ DTYPES: Dict[str, Dtype] = {
     "C128": Dtype("F64", "complex128", "complex128", "V16", (2,)),
 }
 
+CHUNK = 1 << 16  # elements at a time: what is made of them on the way takes no memory to speak of
 MAX_NUMPY_RANK = 64 if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else 32
 _OF_NUMPY = {np.dtype(dtype.numpy): name for name, dtype in DTYPES.items() if dtype.numpy}
 _OF_TORCH = {f"torch.{dtype.torch}": name for name, dtype in DTYPES.items()}
@@ -68,7 +69,7 @@ def as_bits(what: str, tensor: Any) -> Tuple[str, np.ndarray]:
         name = _OF_NUMPY.get(tensor.dtype)
         if name is None or not tensor.dtype.isnative:
             raise TypeError(f"{what} has elements of type {tensor.dtype!r}, which the format does not have")
-        return name, np.ascontiguousarray(tensor).reshape(-1).view(DTYPES[name].bits)
+        return name, _checked(name, np.ascontiguousarray(tensor).reshape(-1).view(DTYPES[name].bits))
     name = _OF_TORCH.get(str(tensor.dtype))
     if name is None:
         raise TypeError(f"{what} has elements of type {tensor.dtype}, which the format does not have")
@@ -77,7 +78,14 @@ def as_bits(what: str, tensor: Any) -> Tuple[str, np.ndarray]:
     if DTYPES[name].parts:
         return name, flat.numpy().view(DTYPES[name].bits)
     carrier = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[DTYPES[name].itemsize]
-    return name, flat.view(carrier).numpy().view(DTYPES[name].bits)
+    return name, _checked(name, flat.view(carrier).numpy().view(DTYPES[name].bits))
+
+
+def _checked(name: str, bits: np.ndarray) -> np.ndarray:
+    """The bits, those of bools 0 or 1: a view of other elements as bools may have more."""
+    if name == "BOOL" and bits.size and int(bits.max()) > 1:
+        return (bits != 0).view(bits.dtype)
+    return bits
 
 
 def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Optional[Any]) -> Any:
@@ -96,7 +104,10 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
             raise FileError(f"numpy has no elements of type {name}: reading them needs PyTorch")
         if len(shape) > MAX_NUMPY_RANK:
             raise FileError(f"numpy has no arrays of {len(shape)} dimensions: reading them needs PyTorch")
-        return bits.view(dtype.numpy).reshape(shape)
+        try:
+            return bits.view(dtype.numpy).reshape(shape)
+        except ValueError:  # too large without its axis of 0
+            raise FileError(f"numpy has no arrays of shape {shape}: reading them needs PyTorch") from None
     if not hasattr(torch, dtype.torch):
         raise FileError(f"torch {torch.__version__} has no elements of type {name}")
     if dtype.parts:
@@ -105,12 +116,27 @@ def from_bits(name: str, bits: np.ndarray, shape: Tuple[int, ...], torch: Option
     return torch.from_numpy(bits.view(carrier)).view(getattr(torch, dtype.torch)).reshape(shape)
 
 
+def is_floating(name: str) -> bool:
+    """Whether elements are real or complex floats: only they have gradients."""
+    return "F" in name or name.startswith("C")
+
+
 def nonzero(bits: np.ndarray) -> np.ndarray:
     """bool: whether an element has a bit that is not zero."""
     if bits.dtype.kind == "V":
         halves = bits.view("<u8") != 0
         return halves[::2] | halves[1::2]
     return bits != 0
+
+
+def unsigned_zeros(name: str, bits: np.ndarray) -> np.ndarray:
+    """The bits with 0.0 in the place of -0.0; those of a complex number part by part."""
+    if not is_floating(name):
+        return bits
+    width = DTYPES[name].itemsize // (DTYPES[name].parts or (1,))[0]
+    parts = bits.view(f"<u{width}")
+    is_negative_zero = parts == 1 << (8 * width - 1)
+    return np.where(is_negative_zero, 0, parts).astype(parts.dtype, copy=False).view(bits.dtype)
 
 
 def narrowed(name: str, bits: np.ndarray, target: str) -> np.ndarray:
@@ -127,5 +153,9 @@ def narrowed(name: str, bits: np.ndarray, target: str) -> np.ndarray:
 
 def widened(name: str, bits: np.ndarray, target: str) -> np.ndarray:
     """The bits of F16 or BF16 numbers as F32 or F64."""
-    floats = bits.view("<f2") if name == "F16" else (bits.astype("<u4") << np.uint32(16)).view("<f4")
-    return floats.astype(DTYPES[target].numpy).view(DTYPES[target].bits)
+    floats = np.empty(bits.size, DTYPES[target].numpy)
+    for start in range(0, bits.size, CHUNK):
+        part = bits[start : start + CHUNK]
+        wide = part.view("<f2") if name == "F16" else (part.astype("<u4") << np.uint32(16)).view("<f4")
+        floats[start : start + CHUNK] = wide
+    return floats.view(DTYPES[target].bits)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import io
 import mmap
 import os
 import re
 import secrets
 import stat
 from pathlib import Path
-from typing import Any, Callable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Iterator, List, Optional, Set, Tuple
 
 __all__ = ["opened", "write_all", "write_atomically"]
 
@@ -28,7 +29,8 @@ def write_atomically(path: Any, buffers: List[Any]) -> None:
     behind, the next one to the same path removes: the lock of a writer that lives tells them apart.
 
     As `open(path, "wb")` does, it follows a symbolic link, gives a new file the permissions of the umask, keeps those
-    of an old one and refuses one that may not be written. Of several hard links only this one gets the new content.
+    of an old one, and its owner and group where this process may give files away, and refuses one that may not be
+    written. Of several hard links only this one gets the new content.
 
     Raises:
         TypeError: `path` is not a path.
@@ -39,13 +41,13 @@ def write_atomically(path: Any, buffers: List[Any]) -> None:
         target = Path(os.path.realpath(os.fsdecode(path)))
     except TypeError:
         raise TypeError(f"path must be a path or a file opened for writing, got {type(path).__name__}") from None
-    mode = _mode(path, target)
+    old = _status(path, target)
     _remove_left_behind(target)
-    descriptor, temporary = _temporary(target, 0o666 if mode is None else 0o600)
+    descriptor, temporary = _temporary(target, 0o666 if old is None else 0o600)
     try:
         with open(descriptor, "wb") as file:
-            if mode is not None:
-                os.chmod(temporary, mode)
+            if old is not None:
+                _take_after(temporary, old)
             for buffer in buffers:
                 file.write(buffer)
             file.flush()
@@ -63,13 +65,19 @@ def write_atomically(path: Any, buffers: List[Any]) -> None:
         _sync_folder(target.parent)
 
 
-def write_all(write: Callable[[Any], Optional[int]], buffer: Any) -> None:
-    """Give the buffer, bytes, to a `write` that may take a part at a time, as those of unbuffered files do."""
+def write_all(file: Any, buffer: Any) -> None:
+    """Write the buffer, bytes, to a file object that may take a part at a time, as unbuffered files do.
+
+    Raises:
+        BlockingIOError: it takes nothing now.
+    """
     view = memoryview(buffer)
-    while True:
-        written = write(view)
-        if written is None or written >= view.nbytes:  # other files than Python's own say nothing
+    while view.nbytes:
+        written = file.write(view)
+        if written is None and not isinstance(file, io.RawIOBase):  # other files than Python's own say nothing
             return
+        if not written:
+            raise BlockingIOError(errno.EAGAIN, "the file takes no more bytes now: it has a part of what was saved")
         view = view[written:]
 
 
@@ -95,17 +103,28 @@ def _named(path: Any) -> Any:
         raise TypeError(f"path must be a path or a file opened for reading, got {type(path).__name__}") from None
 
 
-def _mode(path: Any, target: Path) -> Optional[int]:
-    """The permissions of the file that is there, None if there is none."""
+def _status(path: Any, target: Path) -> Optional[os.stat_result]:
+    """Whose the file is that is there, and its permissions; None if there is none."""
     try:
-        mode = target.stat().st_mode
+        status = target.stat()
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"path must be that of a file, got {os.fspath(path)!r}, which is something else")
     if not os.access(target, os.W_OK):  # its folder would let it be replaced
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
-    return stat.S_IMODE(mode)
+    return status
+
+
+def _take_after(temporary: Path, old: os.stat_result) -> None:
+    """Give a new file the permissions of the old one, and its owner and group where the system allows it."""
+    new = temporary.stat()
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        for owner in (old.st_uid, -1):
+            with contextlib.suppress(OSError):
+                os.chown(temporary, owner, old.st_gid)
+                break
+    os.chmod(temporary, stat.S_IMODE(old.st_mode))  # after the owner, whose change takes bits away
 
 
 def _prefix(target: Path) -> str:

@@ -119,7 +119,7 @@ def loaded(model: Any, obj: Any) -> Any:
     if not is_module(model):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     state = obj.state if isinstance(obj, Saved) else obj
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not all(type(key) is str for key in state):
         raise TypeError(
             f"model cannot be loaded from a {type(obj).__name__}: the file must hold a model or a state_dict"
         )
@@ -156,16 +156,17 @@ def _made(name: str, config: Dict[str, Any]) -> Any:
 
 
 def _outline(name: str, config: Dict[str, Any]) -> Any:
-    """The model without memory for its weights: on the meta device is what is made by torch.empty, and so they are."""
+    """The model without memory for its weights: on the meta device is what is made by torch.empty, zeros and ones, as
+    they are, and the statistics of batch norms. Its arguments come from a file, and may ask for any size."""
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class EmptyIsMeta(TorchFunctionMode):
+    class NewIsMeta(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            place = {"device": "meta"} if function is torch.empty else {}
+            place = {"device": "meta"} if function in (torch.empty, torch.zeros, torch.ones) else {}
             return function(*args, **{**(kwargs or {}), **place})
 
-    with EmptyIsMeta():
+    with NewIsMeta():
         return _made(name, config)
 
 

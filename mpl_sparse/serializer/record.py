@@ -8,7 +8,7 @@ from typing import Any, Dict, NamedTuple, Tuple
 import numpy as np
 
 from ..pattern import INT32_MAX
-from .dtypes import DTYPES
+from .dtypes import DTYPES, is_floating
 from .errors import BadHeader
 from .positions import FULL, KINDS, MAX_NUMEL, MAX_SHIFT, Coding
 
@@ -62,12 +62,14 @@ class Record(NamedTuple):
         """The number of elements of the full shape."""
         return math.prod(self.shape)
 
-    @property
-    def elements(self) -> int:
-        """How many elements a load makes: all of a dense tensor; the nonzeros, and rows, of a sparse one."""
+    def elements(self, torch: Any) -> int:
+        """How many elements a load makes: all of a dense tensor; the indices of a COO tensor, the nonzeros and rows of
+        any other sparse one, as it is also a COO tensor without `torch`."""
         if self.form in DENSE_FORMS:
             return self.numel
-        return self.nnz + (self.shape[0] if self.form in ROWS_FORMS else 0)
+        if self.form == "coo" and self.library == "torch" and torch is not None:
+            return self.nnz * len(self.shape)
+        return self.nnz + self.shape[0]
 
     @property
     def has_values(self) -> bool:
@@ -158,8 +160,7 @@ class Record(NamedTuple):
         wide = self.form in ("dense", "scalar", "parameter", "coo") or self.index_dtype == "int64"
         check(wide or max(self.shape[0], math.prod(self.shape[1:]), self.nnz) <= INT32_MAX, "shape")
         check(all(type(crc) is int and 0 <= crc < 2**32 for crc in self.crc32.values()), "crc32")
-        floating = "F" in self.dtype or self.dtype.startswith("C")
-        check(not self.requires_grad or (self.library == "torch" and floating), "requires_grad")
+        check(not self.requires_grad or (self.library == "torch" and is_floating(self.dtype)), "requires_grad")
 
 
 _DEFAULTS: Dict[str, Any] = {

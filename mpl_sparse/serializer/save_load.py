@@ -69,7 +69,7 @@ def save(
         write_atomically(path, buffers)
         return
     for buffer in buffers:
-        write_all(path.write, buffer)
+        write_all(path, buffer)
 
 
 def dumps(obj: Any, *, compress: Optional[str] = None, dtype: Any = None, known: Sequence[Pattern] = ()) -> bytes:
@@ -122,11 +122,11 @@ def loads(
         raise ValueError(f"names and model exclude each other, got {names!r} and a {type(model).__name__}")
     file = container.read(data)
     records = file.records if wanted is None else _named(file.records, wanted)
-    elements = sum(record.elements for record in records)
-    if elements > max_elements:
-        largest = max(records, key=lambda record: record.elements)
-        raise TooLarge(f"the file makes {elements} elements, max_elements is {max_elements}", largest.name)
     torch = find_torch() if any(record.library == "torch" for record in file.records) else None
+    elements = sum(record.elements(torch) for record in records)
+    if elements > max_elements:
+        largest = max(records, key=lambda record: record.elements(torch))
+        raise TooLarge(f"the file makes {elements} elements, max_elements is {max_elements}", largest.name)
 
     def make(record: Record) -> Any:
         return unpack(record, file.arrays(record), patterns, torch)

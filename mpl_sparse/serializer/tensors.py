@@ -9,7 +9,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Optional
 import numpy as np
 
 from ..pattern import INT32_MAX, Pattern, is_tensor
-from .dtypes import DTYPES, as_bits, from_bits, narrowed, nonzero, widened
+from .dtypes import DTYPES, as_bits, from_bits, narrowed, nonzero, unsigned_zeros, widened
 from .errors import BadPositions, BadValues, FileError, UnknownPattern
 from .positions import CHUNK, FULL, MAX_NUMEL, Coding, Encoder, chunks
 from .record import DENSE_FORMS, MAX_RANK, POSITIONS, Arrays, Record
@@ -67,11 +67,13 @@ class Planned:
 
 
 class Options(NamedTuple):
-    """How to store tensors: see `save`. `dtype` is "", "F16" or "BF16"."""
+    """How to store tensors: see `save`. `dtype` is "", "F16" or "BF16"; with `unsigned_zeros` -0.0 is stored as 0.0 in
+    dense tensors, which takes no room."""
 
     compress: bool = False
     dtype: str = ""
     known: Sequence[Pattern] = ()
+    unsigned_zeros: bool = False
 
 
 # ----- from objects -----
@@ -230,6 +232,7 @@ def pack(name: str, content: Content, options: Options) -> Tuple[Record, Arrays]
     numel = _numel(content.shape)
     if content.form in DENSE_FORMS:
         assert bits is not None
+        bits = unsigned_zeros(stored or content.dtype, bits) if options.unsigned_zeros else bits
         positions, encoder = _smallest_dense(bits, content.dtype)
         if positions is not None:
             bits = None if content.dtype == "BOOL" else bits[positions]
@@ -263,6 +266,8 @@ def _numel(shape: Tuple[int, ...]) -> int:
 
 def _smallest_dense(bits: np.ndarray, dtype: str) -> Tuple[Optional[np.ndarray], Optional[Encoder]]:
     """The positions to store of a dense tensor, and their encoder; (None, None) if all are stored."""
+    if bits.nbytes <= ARRAY_COST:  # a checkpoint may have many tensors of a few elements
+        return None, None
     is_stored = nonzero(bits)
     nnz = int(np.count_nonzero(is_stored))
     saved = bits.nbytes - (0 if dtype == "BOOL" else nnz * bits.itemsize + ARRAY_COST)

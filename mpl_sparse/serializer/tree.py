@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 import sys
@@ -41,9 +42,14 @@ class Encoder:
             TypeError: the format has no such object.
             ValueError: it is nested too deep, or in itself.
         """
-        if depth > MAX_DEPTH:
-            raise ValueError(f"{what_of(path[:80])} is nested deeper than {MAX_DEPTH}: does it hold itself?")
-        if obj is None or type(obj) in (bool, str):
+        _check_depth(path, depth)
+        if obj is None or type(obj) is bool:
+            return obj
+        if type(obj) is str:
+            if not obj.isascii() and json.loads(json.dumps(obj)) != obj:
+                raise ValueError(
+                    f"{what_of(path)} is a str with surrogates in a pair, which JSON takes for one character"
+                )
             return obj
         if type(obj) is int:
             if obj.bit_length() > MAX_BITS:
@@ -51,14 +57,15 @@ class Encoder:
             return obj
         if type(obj) is float:
             return obj if math.isfinite(obj) else ["float", struct.pack(">d", obj).hex()]
-        known = self._numbers.get(_identity(obj))
+        identity = _identity(obj)
+        known = self._numbers.get(identity)
         if known is not None:
             return ["tensor", known]
         read = obj.read() if isinstance(obj, Planned) else obj
         content = tensor_content(what_of(path), read)
         if content is not None:
             number = self._add(path, content)
-            self._numbers[_identity(obj)] = number
+            self._numbers[identity] = number
             self._kept.append(obj)
             return ["tensor", number]
         obj = read
@@ -82,18 +89,19 @@ class Encoder:
         layers = self._layers(obj, path, patterns)
         pairs = []
         for key, value in obj.items():
-            key_json = self._key(key, path)
+            key_json = self._key(key, path, depth + 1)
             pairs.append([key_json, layers.get(key) or self.encode(value, _join(path, key), depth + 1)])
         if type(obj) is not OrderedDict:
             return ["dict" if type(obj) is dict else "counter", pairs]
         metadata = getattr(obj, "_metadata", None)  # of torch's state_dicts: the versions of the modules
         return ["odict", pairs, self.encode(metadata, _join(path, "_metadata"), depth + 1)]
 
-    def _key(self, key: Any, path: str) -> Any:
+    def _key(self, key: Any, path: str, depth: int) -> Any:
+        _check_depth(path, depth)
         if key is None or type(key) in (bool, int, str, float):
-            return self.encode(key)
+            return self.encode(key, path, depth)
         if type(key) is tuple:
-            return ["tuple", *(self._key(item, path) for item in key)]
+            return ["tuple", *(self._key(item, path, depth + 1) for item in key)]
         raise TypeError(f"{what_of(path)} has a key of type {type(key).__name__}, which cannot be saved")
 
     def _layers(self, obj: Dict[Any, Any], path: str, patterns: Dict[str, Pattern]) -> Dict[Any, Any]:
@@ -137,9 +145,10 @@ class Encoder:
         else:
             parts = {"pointers": plain.ccol_indices(), "indices": plain.row_indices(), "values": plain.values()}
         coalesced = layout == "sparse_coo" and tensor.is_coalesced()
-        from_parts(
-            layout, list(tensor.shape), coalesced, [*parts.values()], sys.modules["torch"]
-        )  # torch checks what it is
+        try:  # torch checks what it is
+            from_parts(layout, list(tensor.shape), coalesced, [*parts.values()], sys.modules["torch"])
+        except RuntimeError as error:
+            raise ValueError(f"{what_of(path)} is no {layout} tensor: {error}") from None
         children = [self.encode(part, _join(path, name), depth + 1) for name, part in parts.items()]
         return ["sparse", layout, list(tensor.shape), coalesced, tensor.requires_grad, children]
 
@@ -206,6 +215,8 @@ class Decoder:
         return tuple(self._list(depth, *items))
 
     def _dict(self, depth: int, pairs: Any) -> Any:
+        if type(pairs) is not list or not all(type(pair) is list for pair in pairs):
+            raise BadHeader(f"the object has a dict of {str(pairs)[:80]}")
         made = {self._key(key, depth): self.decode(value, depth) for key, value in pairs}
         if len(made) != len(pairs):
             raise BadHeader("the object has a dict with a key that stands twice")
@@ -221,7 +232,9 @@ class Decoder:
         return made
 
     def _key(self, node: Any, depth: int) -> Any:
-        if type(node) is list and node[:1] not in (["tuple"], ["float"]):
+        if type(node) is list and node[:1] == ["tuple"] and depth <= 2 * MAX_DEPTH:
+            return tuple(self._key(item, depth + 1) for item in node[1:])
+        if type(node) is list and node[:1] != ["float"]:
             raise BadHeader(f"the object has a dict with the key {str(node)[:80]}")
         return self.decode(node, depth)
 
@@ -264,7 +277,9 @@ def from_parts(layout: str, shape: List[int], coalesced: bool, parts: Any, torch
 def _identity(obj: Any) -> Any:
     """What two objects share that may be stored as one: the same memory, seen in the same way."""
     if is_tensor(obj):
-        if not obj.is_nested and str(obj.layout) == "torch.strided" and obj.numel() and not obj.is_meta:
+        torch: Any = sys.modules["torch"]
+        is_plain = type(obj) in (torch.Tensor, torch.nn.Parameter) and not obj.is_nested and not obj.is_meta
+        if is_plain and obj.layout == torch.strided and obj.numel():
             return (
                 type(obj),
                 obj.dtype,
@@ -279,6 +294,11 @@ def _identity(obj: Any) -> Any:
     if isinstance(obj, np.ndarray) and obj.size:
         return type(obj), obj.dtype.str, obj.__array_interface__["data"][0], obj.shape, obj.strides
     return id(obj)
+
+
+def _check_depth(path: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{what_of(path[:80])} is nested deeper than {MAX_DEPTH}: does it hold itself?")
 
 
 def _join(path: str, key: Any) -> str:

@@ -110,6 +110,26 @@ def test_permissions_links_and_other_files(tmp_path):
         save(OLD, tmp_path / "no" / "folder")
 
 
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root gives files away")
+def test_the_owner_stays(tmp_path):
+    path = tmp_path / "file"
+    save(OLD, path)
+    os.chown(path, 1234, 2345)
+    path.chmod(0o640)
+    save(NEW, path)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (1234, 2345, 0o640)
+    assert_is(path, NEW)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_a_file_object_that_takes_no_more():
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(reader, "rb"), open(writer, "wb", buffering=0) as pipe, pytest.raises(BlockingIOError):
+        save(np.ones(10**6), pipe)
+
+
 def test_a_real_disk_that_is_full(tmp_path):
     """A file size limit, in a process of its own: the kernel takes a part and refuses the rest."""
     pytest.importorskip("resource")

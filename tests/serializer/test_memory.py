@@ -56,27 +56,29 @@ def model():
 weight = torch.randn(3000, 4000)
 pruned = torch.where(torch.rand(3000, 4000) < 0.1, weight, 0)
 cases = {
-    "dense": (weight, None),
-    "dense in zstd": (weight.bfloat16().float(), "zstd"),
-    "dense with zeros": (pruned, None),
-    "csr": (pruned.to_sparse_csr(), None),
-    "coo": (pruned.to_sparse(), None),
-    "bitmap": (torch.where(torch.rand(3000, 4000) < 0.5, weight, 0).to_sparse(), None),
-    "huffman": (torch.where(torch.rand(3000, 4000) < 0.35, weight, 0), None),
-    "zeros": (torch.where(torch.rand(3000, 4000) < 0.9, weight, 0), None),
-    "bools": (pruned != 0, None),
-    "model": (model(), None),
+    "dense": (weight, {}),
+    "dense in zstd": (weight.bfloat16().float(), {"compress": "zstd"}),
+    "rounded": (weight, {"dtype": "bfloat16"}),
+    "rounded from float64": (weight.double(), {"dtype": "bfloat16"}),
+    "dense with zeros": (pruned, {}),
+    "csr": (pruned.to_sparse_csr(), {}),
+    "coo": (pruned.to_sparse(), {}),
+    "bitmap": (torch.where(torch.rand(3000, 4000) < 0.5, weight, 0).to_sparse(), {}),
+    "huffman": (torch.where(torch.rand(3000, 4000) < 0.35, weight, 0), {}),
+    "zeros": (torch.where(torch.rand(3000, 4000) < 0.9, weight, 0), {}),
+    "bools": (pruned != 0, {}),
+    "model": (model(), {}),
 }
-for path, compress in [("warm", None), ("warm", "zstd")]:
-    save(pruned[:100].clone(), os.path.join(folder, path), compress=compress)
-    load(os.path.join(folder, path))
+for options in ({}, {"compress": "zstd"}, {"dtype": "bfloat16"}):
+    save(pruned[:100].clone(), os.path.join(folder, "warm"), **options)
+    load(os.path.join(folder, "warm"))
 load_model = os.path.join(folder, "warm model")
 save(mpl_sparse.models.synthetic_logistic_regression(10).to_sparse(), load_model)
 load(load_model)
 found = {}
-for name, (obj, compress) in cases.items():
+for name, (obj, options) in cases.items():
     path = os.path.join(folder, "file")
-    saving, _ = peak(lambda: save(obj, path, compress=compress))
+    saving, _ = peak(lambda: save(obj, path, **options))
     loading, made = peak(lambda: load(path))
     found[name] = {"file": os.path.getsize(path), "object": nbytes(made), "save": saving, "load": loading}
     del made
@@ -95,9 +97,10 @@ def measured(tmp_path_factory):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize(
-    "case", ["dense", "dense in zstd", "dense with zeros", "csr", "coo", "bitmap", "huffman", "zeros", "bools"]
-)
+DENSE = ["dense", "dense in zstd", "rounded", "rounded from float64", "dense with zeros"]
+
+
+@pytest.mark.parametrize("case", [*DENSE, "csr", "coo", "bitmap", "huffman", "zeros", "bools"])
 def test_a_load_takes_no_more_than_the_file_and_the_object(measured, case):
     found = measured[case]
     assert found["load"] <= found["file"] + found["object"] + NOISE, found

@@ -13,6 +13,7 @@ from mpl_sparse import dumps, load, loads, models, save  # noqa: E402
 from mpl_sparse.models import origin_of  # noqa: E402
 from mpl_sparse.nn import prunable_layers  # noqa: E402
 from mpl_sparse.serializer import UnknownModel, container  # noqa: E402
+from mpl_sparse.serializer import models as serializer_models  # noqa: E402
 
 CASES = {
     "masked": lambda: models.conv2(),
@@ -146,6 +147,12 @@ def test_a_state_that_does_not_fit_changes_nothing(damage, tmp_path):
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+@pytest.mark.parametrize("obj", [[], 1, {5: torch.ones(1)}])
+def test_what_is_no_state_is_not_loaded(obj):
+    with pytest.raises(TypeError, match="must hold a model or a state_dict"):
+        loads(dumps(obj), model=nn.Linear(1, 1))
+
+
 def test_models_that_are_not_from_the_registry():
     with pytest.raises(
         TypeError, match="obj is a Linear that no function of mpl_sparse.models made: save its state_dict"
@@ -196,3 +203,10 @@ def test_a_file_cannot_ask_for_weights_or_memory():
     with pytest.raises(UnknownModel, match="does not fit"):  # made without memory, and compared, before it is made
         loads(rewritten(data, lambda tree: set_in(tree, 2, ["dict", [["features", 2**40]]])))
     assert json.loads(json.dumps(container.read(data).tree))[1] == "synthetic_logistic_regression"
+
+
+def test_a_file_cannot_ask_for_memory_by_batch_norms(torchvision):
+    outline = serializer_models._outline("mobilenet_v2", {"num_classes": 2**40, "width_mult": 0.5})
+    assert (
+        sum(tensor.numel() for tensor in outline.state_dict().values() if not tensor.is_meta) < 100
+    )  # counts of batches

@@ -158,6 +158,12 @@ def test_nested_objects():
     )
 
 
+def test_bools_of_other_bytes_are_true():
+    twos = torch.tensor([2, 0, 255, 1], dtype=torch.uint8)
+    for obj in (twos.view(torch.bool), twos.numpy().view(np.bool_), torch.cat([twos, torch.zeros(400)]).bool()):
+        assert loads(dumps(obj)).tolist() == [bool(element) for element in obj]
+
+
 def test_one_tensor_in_two_places_is_stored_once():
     weight = torch.randn(1000)
     data = dumps({"a": weight, "b": weight.detach(), "c": weight[:500], "d": nn.Parameter(weight)})
@@ -293,11 +299,13 @@ def test_a_default_device_does_not_matter():
 
 def test_max_elements():
     sparse, dense = torch.eye(100).to_sparse(), torch.zeros(100, 100)
-    assert_same(loads(dumps(sparse), max_elements=100), sparse)
+    assert_same(loads(dumps(sparse), max_elements=200), sparse)
+    with pytest.raises(TooLarge, match="200 elements, max_elements is 199"):  # two indices each
+        loads(dumps(sparse), max_elements=199)
     with pytest.raises(TooLarge, match="10000 elements, max_elements is 9999"):
         loads(dumps(dense), max_elements=9999)
     assert_same(loads(dumps(dense), max_elements=10_000), dense)
-    assert_same(loads(dumps({"a": sparse, "b": dense}), max_elements=100, names=["a"]), {"a": sparse})
+    assert_same(loads(dumps({"a": sparse, "b": dense}), max_elements=200, names=["a"]), {"a": sparse})
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", torch.bfloat16, np.float16])
@@ -402,6 +410,20 @@ def test_refusals():
         dumps(cyclic)
     with pytest.raises(ValueError, match=r"obj\['a'\] is an int of 14001 bits"):
         dumps({"a": 2**14000})
+    deep = ()
+    for _ in range(5000):
+        deep = (deep,)
+    with pytest.raises(ValueError, match=r"obj\['a'\] is nested deeper than 100"):
+        dumps({"a": {deep: 1}})
+    for obj in ({"a": "\ud83d\ude00"}, {"a": {"\ud83d\ude00": 1}}):  # JSON has one way to write this and U+1F600
+        with pytest.raises(ValueError, match=r"obj\['a'\] is a str with surrogates in a pair"):
+            dumps(obj)
+    assert loads(dumps("\udc80 \ud83d \U0001f600")) == "\udc80 \ud83d \U0001f600"
+    outside = torch.sparse_coo_tensor([[5]], torch.ones(1), (3,), check_invariants=False)
+    with pytest.raises(ValueError, match=r"obj\['a'\] is no sparse_coo tensor"):
+        dumps({"a": outside})
+    with pytest.raises(TypeError, match=r"obj\['a'\] is a torch.strided UninitializedParameter"):
+        dumps({"a": nn.UninitializedParameter()})
     with pytest.raises(ValueError, match=r"obj\['a.0'\] is on the meta device"):
         dumps({"a": [torch.empty(2, device="meta")]})
     with pytest.raises(TypeError, match="elements of type"):

@@ -86,6 +86,26 @@ assert list(again) == list(state) and all(np.array_equal(again[name], state[name
     )
 
 
+def test_a_shape_that_numpy_has_not():
+    torch = pytest.importorskip("torch")
+    data = dumps({"a": torch.empty(2**62, 0)})
+    assert loads(data)["a"].shape == (2**62, 0)
+    python(
+        WITHOUT_TORCH
+        + """
+import mpl_sparse
+for names in (None, ["a"]):
+    try:
+        mpl_sparse.loads(bytes.fromhex(sys.argv[1]), names=names)
+    except mpl_sparse.serializer.FileError as error:
+        assert error.tensor == "a" and "needs PyTorch" in str(error), error
+    else:
+        raise SystemExit("numpy has such arrays")
+""",
+        data.hex(),
+    )
+
+
 def test_torch_is_not_loaded_for_numpy():
     python(
         """

@@ -65,9 +65,10 @@ def _content(form: str, dtype: Any, shape: Any, data: Any, in_columns: bool = Fa
 
 def _dtype(node: Any) -> str:
     arguments: Tuple[Any, ...] = node.arguments if type(node) is Call and node.function == "numpy.dtype" else ()
-    name = _DTYPES.get(arguments[0]) if arguments and type(arguments[0]) is str else None
+    told = arguments[0] if arguments and type(arguments[0]) is str else ""
+    name = _DTYPES.get(told)
     if name is None:
-        raise FileError(f"an array has elements of type {arguments[:1]}, which are not supported")
+        raise FileError(f"an array has elements of type {told[:20]!r}, which are not supported")
     if type(node.state) is tuple and node.state[1:2] == (">",):
         raise FileError("an array was written on a big-endian machine, which is not supported")
     return name

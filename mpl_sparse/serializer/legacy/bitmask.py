@@ -70,7 +70,8 @@ def _planned(target: str, owner: str, tensors: Dict[str, Planned]) -> Planned:
 
 def _shape(sizes: Content) -> Tuple[int, ...]:
     numbers = sizes.bits.view(np.int64).tolist() if sizes.dtype == "I64" and sizes.bits is not None else []
-    if not 1 <= len(numbers) <= 32 or min(numbers) < 0 or math.prod(numbers) > MAX_NUMEL:
+    extents = [max(number, 1) for number in numbers]  # numpy multiplies them also where one is 0
+    if not 1 <= len(numbers) <= 32 or min(numbers) < 0 or math.prod(extents) > MAX_NUMEL:
         raise BadHeader(f"its shape is {str(numbers)[:80]}")
     return tuple(numbers)
 

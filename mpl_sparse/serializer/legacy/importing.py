@@ -41,7 +41,7 @@ def import_legacy(path: Any, *, max_elements: int = MAX_ELEMENTS) -> Any:
 
     No pickle is executed. A reader of this library's own follows it, and knows the names of the functions that make
     plain tensors and arrays; any other name ends the reading. Nothing is imported, and torch.load is not called. What
-    it returns can go to `load_state_dict` and to `mpl_sparse.save`.
+    it returns can go to `load_state_dict`, and to `mpl_sparse.save` but for sets and bytes.
 
     Without torch, tensors are numpy arrays (bfloat16 becomes float32), sparse ones (Pattern, values). Tensors that
     share memory in part are separate ones afterwards; the same tensor twice stays the same. Names of dtypes and devices

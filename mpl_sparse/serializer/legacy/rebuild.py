@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 import numpy as np
 
 from ...pattern import INT32_MAX
-from ..dtypes import DTYPES
+from ..dtypes import DTYPES, is_floating
 from ..errors import BadPickle, BadPositions, FileError
 from ..positions import MAX_NUMEL
 from ..save_load import find_torch
@@ -26,6 +26,7 @@ from .strided import STORAGES, Storage, Strided, are_extents, dtype_named
 __all__ = ["Rebuilder", "is_known"]
 
 MAX_NODES = 1_000_000  # of an object that holds its parts many times
+MAX_PATH = 2_000  # characters of a name: every tensor beneath a long key has it in its own
 BITMAP = "PIL.Image.Image"
 
 
@@ -77,6 +78,8 @@ class Rebuilder:
         self._nodes -= 1
         if depth > MAX_DEPTH or self._nodes < 0:
             raise BadPickle(f"the object is nested deeper than {MAX_DEPTH}, or holds its parts too often", path[:80])
+        if len(path) > MAX_PATH:
+            raise BadPickle(f"its name has more than {MAX_PATH} characters", path[:80])
         node = in_protocol_2(node)
         if node is None or type(node) in (bool, int, float, str):
             return node
@@ -185,6 +188,8 @@ class Rebuilder:
         tensor = self.tensor(data, depth)
         if type(requires_grad) is not bool or isinstance(tensor, Parameter):
             raise BadPickle("a parameter is of something else than a tensor")
+        if requires_grad and not is_floating(_dtype_of(tensor)):
+            raise BadPickle(f"a parameter of {_dtype_of(tensor)} cannot have a gradient")
         return Parameter(tensor, requires_grad)
 
     def _subclass(self, depth: int, function: Any, kind: Any, arguments: Any, _state: Any) -> Any:
@@ -195,17 +200,19 @@ class Rebuilder:
 
     def _sparse(self, depth: int, layout: Any, arguments: Any) -> Any:
         """COO: indices, values, size[, is_coalesced]. The others: pointers, indices, values, size."""
-        name = layout.arguments[0] if type(layout) is Call and layout.function == _LAYOUT else None
+        named = layout.arguments[0] if type(layout) is Call and layout.function == _LAYOUT else None
+        name = named if type(named) is str else ""
         parts, size, flags = (2, 2, 3) if name == "torch.sparse_coo" else (3, 3, 4)
         is_coalesced = bool(arguments[flags : flags + 1] == (True,))
         tensors = tuple(self._part(part, depth) for part in arguments[:parts])
         shape = self._size(arguments[size])
         if name not in _LAYOUTS or len(tensors) != parts or len(arguments) > flags + 1:
-            raise BadPickle(f"a sparse tensor has the layout {str(name)[:80]}")
+            raise BadPickle(f"a sparse tensor has the layout {name[:80]!r}")
         if any(part.dtype not in ("I64", "I32") for part in tensors[:-1]) or math.prod(shape) > MAX_NUMEL:
             raise BadPickle(f"a sparse tensor of shape {shape} has indices of {tensors[0].dtype}")
-        if parts == 2 and (len(tensors[0].shape) != 2 or tensors[0].shape[1:] != tensors[1].shape[:1]):
-            raise BadPickle(f"a sparse tensor has indices {tensors[0].shape} and values {tensors[1].shape}")
+        axes = tensors[0].shape
+        if parts == 2 and (len(axes) != 2 or axes[0] > len(shape) or axes[1:] != tensors[1].shape[:1]):
+            raise BadPickle(f"a sparse tensor has indices {axes} and values {tensors[1].shape}")
         return Compressed(name[6:], shape, tensors, is_coalesced)
 
     def _part(self, node: Any, depth: int) -> Strided:
@@ -300,9 +307,14 @@ def _elements(tensor: Any) -> int:
     if isinstance(tensor, Indexed):
         return tensor.values.elements
     if isinstance(tensor, Compressed):
-        counted = tensor.parts[-1:] if tensor.layout == "sparse_coo" else tensor.parts
-        return sum(part.elements for part in counted)
+        return sum(part.elements for part in tensor.parts)
     return int(tensor.elements)
+
+
+def _dtype_of(tensor: Any) -> str:
+    if isinstance(tensor, Strided):
+        return tensor.dtype
+    return tensor.values.dtype if isinstance(tensor, Indexed) else tensor.parts[-1].dtype
 
 
 def _identity(tensor: Any, node: Call) -> Any:

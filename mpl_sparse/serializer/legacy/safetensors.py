@@ -51,13 +51,15 @@ def write(tensors: Iterable[Tuple[str, Content]]) -> List[Any]:
     """The bytes of a plain safetensors file of dense tensors, as a list of buffers.
 
     Raises:
-        FileError: safetensors has no such elements.
+        FileError: safetensors has no such elements, or no such name.
         ValueError: a name stands twice, or the header passes the limit of 100 MB.
     """
     entries = []
     for name, content in tensors:
         if content.dtype == "C128":
             raise FileError("safetensors has no elements of type C128", name)
+        if name == "__metadata__" or name != name.encode("utf-8", "replace").decode():
+            raise FileError("safetensors has no such name for a tensor", name)
         assert content.bits is not None
         entries.append((name, content.dtype, content.shape, content.bits.view(np.uint8).data))
     entries.sort(key=lambda entry: -DTYPES[entry[1]].itemsize)  # every array is aligned to its own elements

@@ -57,7 +57,7 @@ def follow(data: memoryview, at: int, allowed: Callable[[str], bool]) -> Tuple[A
     """(the object, where the pickle ends) of the pickle that begins at byte `at`.
 
     Bytes, if more than 255, stay in `data`: they are memoryviews. Tuples, dicts and lists are plain ones, OrderedDicts
-    too; containers may hold themselves.
+    too; containers may hold themselves, and tuples be nested a million deep: to print or to hash one ends the process.
 
     Args:
         allowed: whether a name, "module.name", may occur.
@@ -72,8 +72,8 @@ def follow(data: memoryview, at: int, allowed: Callable[[str], bool]) -> Tuple[A
 def in_protocol_2(node: Any) -> Any:
     """The bytes of what Python 3 writes for bytes in protocol 2, a call of _codecs.encode; any other node itself."""
     if type(node) is Call and node.function in BYTES:
-        if node.function == "_codecs.encode" and node.arguments[1:] == ("latin1",):
-            return str(node.arguments[0]).encode("latin1", "replace")
+        if node.function == "_codecs.encode" and node.arguments[1:] == ("latin1",) and type(node.arguments[0]) is str:
+            return node.arguments[0].encode("latin1", "replace")
         if not node.arguments:
             return b""
     return node

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Tuple
 
 import numpy as np
 
-from ..dtypes import DTYPES
+from ..dtypes import DTYPES, is_floating
 from ..errors import BadPickle, BadValues, FileError
 from ..positions import MAX_NUMEL
 from ..record import MAX_RANK
@@ -64,6 +64,8 @@ class Strided(NamedTuple):
         sizes = are_extents(self.shape) and are_extents(self.stride) and are_extents((self.offset,))
         if not sizes or len(self.shape) != len(self.stride) or type(self.requires_grad) is not bool:
             raise BadPickle(f"a tensor has shape {_short(self.shape)} and strides {_short(self.stride)}")
+        if self.requires_grad and not is_floating(self.dtype):
+            raise BadPickle(f"a tensor of {self.dtype} cannot have a gradient")
         if self.storage.dtype not in ("", self.dtype):
             raise BadPickle(f"a tensor of {self.dtype} has a storage of {self.storage.dtype}")
         count = self.storage.data.size // DTYPES[self.dtype].itemsize
@@ -83,7 +85,7 @@ class Strided(NamedTuple):
         if not self.elements:
             return np.empty(0, dtype.bits)
         flat = self.storage.data[: self.storage.data.size // dtype.itemsize * dtype.itemsize].view(dtype.bits)
-        strides = [step * dtype.itemsize for step in self.stride]
+        strides = [step * dtype.itemsize if size > 1 else 0 for size, step in zip(self.shape, self.stride)]
         bits = np.lib.stride_tricks.as_strided(flat[self.offset :], self.shape, strides, writeable=False)
         bits = np.ascontiguousarray(bits).reshape(-1)
         if self.dtype == "BOOL" and int(bits.max()) > 1:

@@ -150,7 +150,9 @@ def _read_old(data: memoryview, allowed: Callable[[str], bool]) -> Tuple[Any, Ca
     version, at = follow(data, at, _nothing)
     machine, at = follow(data, at, _nothing)
     if magic != MAGIC or version != 1001:
-        raise BadPickle(f"it is none of torch.save, or of its version {str(version)[:20]}")
+        raise BadPickle(
+            f"it is none of torch.save, or of its version {version if type(version) is int else type(version).__name__}"
+        )
     if type(machine) is not dict or machine.get("little_endian") is not True:
         raise FileError("it was written on a big-endian machine, which is not supported")
     tree, at = follow(data, at, allowed)

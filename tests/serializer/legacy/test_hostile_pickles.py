@@ -47,11 +47,25 @@ def stream(obj):
 
 
 FLOATS = stream(torch.arange(6.0).untyped_storage())
+DEEP = b")" + b"\x85" * 10**6  # a tuple in a tuple in ...
+INTEGERS = pickle.loads(pickle.dumps(torch.zeros(1, dtype=torch.int64))).__reduce_ex__(2)[1][0].__reduce__()[1][0]
 TYPED = pickle.loads(pickle.dumps(torch.arange(6.0))).__reduce_ex__(2)[1][0].__reduce__()[1][0]
 
 
 def tensor(size=b"K\x06\x85", stride=b"K\x01\x85", offset=b"K\x00", content=TYPED, grad=b"\x89", more=b""):
     return plain(REBUILD, b"(", stored(content), offset, size, stride, grad, ORDERED, more, b"tR")
+
+
+def sparse(layout, *arguments):
+    """The call that makes a sparse tensor of parts of integers."""
+    layout = name("torch.serialization", "_get_layout") + layout + b"\x85R"
+    return plain(name("torch._utils", "_rebuild_sparse_tensor"), layout, b"(", *arguments, b"t\x86R")
+
+
+def expanded(*sizes):
+    """The call that makes a tensor of zeros of this size, from one number in memory."""
+    size, stride = (b"(" + b"".join(map(number, of)) + b"t" for of in (sizes, (0,) * len(sizes)))
+    return tensor(size, stride, content=INTEGERS)[2:-1]
 
 
 def laughs(empty, append, depth):
@@ -136,6 +150,17 @@ HOSTILE = {
     "a dict in itself": (BadPickle, plain(b"}", MEMO, b"K\1", GET(0), b"s")),
     "a list a hundred thousand deep": (BadPickle, plain(b"]" * 10**5, b"a" * (10**5 - 1))),
     "a tuple a hundred thousand deep": (BadPickle, plain(b")" + b"\x85" * 10**5)),
+    "a layout a million deep": (BadPickle, sparse(DEEP, *3 * [expanded(1)], b"K\3\x85")),
+    "bytes a million deep": (BadPickle, plain(name("_codecs", "encode"), DEEP, text("latin1"), b"\x86R")),
+    "a version a million deep": (BadPickle, FLOATS[: FLOATS.index(b".") + 1] + plain(DEEP) + plain(b"}")),
+    "a dtype a million deep": (
+        FileError,
+        plain(name("numpy.core.multiarray", "scalar"), name("numpy", "dtype"), DEEP, b"\x85RC\1a\x86R"),
+    ),
+    "names of a megabyte": (
+        BadPickle,
+        plain(b"}X" + struct.pack("<I", 10**6) + b"k" * 10**6 + b"](", b"NNes"),
+    ),
     "calls of calls": (BadPickle, plain(REBUILD, MEMO, b")R" + (b"\x85" + b"R") * 3)),
     "many empty dicts": (BadPickle, plain(b"(" + b"}" * 10**5)),
     # tensors
@@ -165,6 +190,15 @@ HOSTILE = {
     "a negative offset": (BadPickle, tensor(offset=number(-1))),
     "a huge offset of nothing": (BadPickle, tensor(size=b"K\0\x85", offset=number(2**70))),
     "expanded to much": (TooLarge, tensor(size=number(2**33) + b"\x85", stride=b"K\0\x85")),
+    "indices expanded to much": (
+        BadPickle,
+        sparse(text("torch.sparse_coo"), expanded(2**40, 1), expanded(1), b"K\3\x85"),
+    ),
+    "a gradient of integers": (BadPickle, tensor(b"K\1\x85", content=INTEGERS, grad=b"\x88")),
+    "a parameter of integers": (
+        BadPickle,
+        plain(name("torch._utils", "_rebuild_parameter"), expanded(1), b"\x88", ORDERED, b"\x87R"),
+    ),
     "a gradient that is a number": (BadPickle, tensor(grad=b"K\1")),
     "more arguments": (FileError, tensor(more=b"}" + b"K\1K\2\x86")),
     "an array of objects": (FileError, pickle.dumps(np.array([None, "a"], object))),
@@ -182,6 +216,7 @@ def imported(data, **options):
 
 
 def test_a_tensor_made_by_hand_is_one():
+    assert torch.equal(imported(tensor(b"K\1\x85", number(2**62) + b"\x85")), torch.zeros(1))  # no stride is taken
     assert torch.equal(imported(tensor()), torch.arange(6.0))
     assert torch.equal(imported(tensor(b"K\2K\2\x86", b"K\3K\1\x86", b"K\1")), torch.tensor([[1.0, 2], [4, 5]]))
 

@@ -202,6 +202,17 @@ def test_bitmasks_that_lie(error, change):
     assert type(caught.value) is error and caught.value.tensor == "x.weight", caught.value
 
 
+def test_a_bitmask_of_nothing_in_a_shape_too_large_for_numpy():
+    parts = {
+        "x.compressed": ("F32", (0,), b""),
+        "x.bitmask": ("U8", (0,), b""),
+        "x.shape": ("I64", (3,), np.array([0, 2**40, 2**40], "<i8").tobytes()),
+    }
+    with pytest.raises(BadHeader) as caught:
+        imported(safetensors_file(parts))
+    assert caught.value.tensor == "x.weight"
+
+
 def test_the_limit_counts_what_is_made():
     mask = np.zeros((100, 100), bool)
     with pytest.raises(TooLarge):
