@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import List
+from typing import List, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...nn import to_dense
 from ..storage import at_remaining, is_sparse, stored
 from .gradient import OfLoss
-from .running import batch_gradients, mean_gradients
+from .running import Gradients, batch_gradients, mean_gradients
 from .score import Scores, layers_by_name
 
 __all__ = ["GraSP"]
@@ -42,14 +42,18 @@ class GraSP(OfLoss):
         by_name = layers_by_name(model)
         layers = list(by_name.values())
         gradient = mean_gradients(model, layers, self.data, self.loss)
+
+        def hessian_product(own: Gradients, leaves: Sequence[Tensor]) -> Gradients:
+            flow = sum((g * whole).sum() for g, whole in zip(own, gradient) if g is not None)
+            if not isinstance(flow, Tensor) or not flow.requires_grad:  # the loss is linear, H is zero
+                return [None] * len(leaves)
+            return torch.autograd.grad(flow, leaves, allow_unused=True)
+
         products: List[Tensor] = [torch.zeros_like(stored(layer)) for layer in layers]
         batches = 0
-        for own, leaves in batch_gradients(model, layers, self.data, self.loss, differentiable=True):
+        for parts in batch_gradients(model, layers, self.data, self.loss, hessian_product):
             batches += 1
-            flow = sum((g * whole).sum() for g, whole in zip(own, gradient) if g is not None)
-            if isinstance(flow, Tensor) and flow.requires_grad:  # else the loss is linear, H is zero
-                parts = torch.autograd.grad(flow, leaves, allow_unused=True)
-                products = [sum_ if part is None else sum_.add_(part) for sum_, part in zip(products, parts)]
+            products = [sum_ if part is None else sum_.add_(part) for sum_, part in zip(products, parts)]
         return {
             name: at_remaining(layer, product / batches) * layer.remaining_weight()
             for (name, layer), product in zip(by_name.items(), products)

@@ -12,6 +12,7 @@ import odd_models  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from odd_models import batches, odd_forms, plain_weight  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from mpl_sparse import pruning  # noqa: E402
 from mpl_sparse.nn import prunable, prunable_layers, to_sparse  # noqa: E402
@@ -138,6 +139,19 @@ def test_synflow_in_float32_is_computed_in_float64():
     torch.testing.assert_close(scores["7"], torch.full((100,), 1e59, dtype=torch.float64))
     conserved = [score.sum().item() for score in scores.values()]
     assert conserved == pytest.approx([1e61] * 60)  # the paper's theorem 1
+
+
+def test_synflow_of_a_negative_derivative():
+    model = prunable(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3)).double())
+    nn.init.normal_(model[1].weight)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.abs_()
+    twin(torch.ones(1, 6).double()).sum().backward()
+    scores = pruning.SynFlow([torch.randn(2, 6)]).of(model)
+    assert (twin[0].weight.grad < 0).any()
+    torch.testing.assert_close(scores["0"], (twin[0].weight.grad * twin[0].weight).abs().reshape(-1))
 
 
 @every_form
@@ -327,6 +341,36 @@ def test_a_failing_run_leaves_no_trace(form, kind):
     for old, new in zip(before, everything(model)):
         torch.testing.assert_close(new, old, rtol=0, atol=0)
     assert torch.equal(torch.random.get_rng_state(), random)
+
+
+class Checkpointed(nn.Module):
+    """Runs its first layers again in the backward, if `again`; its embeddings are renormalized by the forward."""
+
+    def __init__(self, again):
+        super().__init__()
+        self.again = again
+        self.words = nn.Embedding(9, 12, max_norm=0.5)
+        self.body = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, words):
+        inputs = self.words(words)
+        return self.head(checkpoint(self.body, inputs, use_reentrant=False) if self.again else self.body(inputs))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kind", NEED_DATA, ids=lambda kind: kind.__name__)
+def test_a_model_that_runs_again_in_the_backward_and_writes_its_embeddings(kind, sparse):
+    plain, again = (prunable(Checkpointed(again)) for again in (False, True))
+    again.load_state_dict(plain.state_dict())
+    if sparse:
+        plain, again = to_sparse(plain), to_sparse(again)
+    data = [(torch.randint(9, (6,)), torch.randint(3, (6,))) for _ in range(2)]
+    before = everything(again)
+    expected, scores = kind(data).of(plain), kind(data).of(again)
+    for old, new in zip(before, everything(again)):
+        torch.testing.assert_close(new, old, rtol=0, atol=0)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", NEED_DATA, ids=lambda kind: kind.__name__)
