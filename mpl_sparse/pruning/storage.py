@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 from torch import Tensor, nn
 
-from ..nn import SparseConv2d, SparseLinear
+from ..nn import SparseConv2d, SparseLinear, carry
 from ..pattern import Pattern
 
-__all__ = ["at_remaining", "is_sparse", "pattern_from", "pattern_state", "positions", "stored"]
+__all__ = ["as_stored", "at_remaining", "is_sparse", "pattern_from", "pattern_state", "positions", "stored"]
 
 
 def is_sparse(layer: nn.Module) -> bool:
@@ -26,6 +26,19 @@ def stored(layer: Any) -> nn.Parameter:
 def at_remaining(layer: Any, tensor: Tensor) -> Tensor:
     """Of a tensor shaped as `stored(layer)`, the entries of the remaining weights, (num_weight,), row by row."""
     return tensor if is_sparse(layer) else tensor[layer.mask]
+
+
+def as_stored(layer: Any, tensor: Tensor, pattern: Optional[Pattern]) -> Tensor:
+    """One number for each weight, shaped as `stored(layer)`, from a dense tensor without a pattern, or from the numbers
+    (nnz,) at a pattern. Positions that it does not have get 0.
+    """
+    if pattern is None:
+        return tensor.reshape(-1)[positions(layer)] if is_sparse(layer) else tensor
+    if is_sparse(layer):
+        return tensor if pattern is layer.pattern else carry(tensor, pattern, layer.pattern)
+    dense = tensor.new_zeros(pattern.shape)
+    dense.view(-1)[torch.from_numpy(pattern.flat_positions())] = tensor
+    return dense
 
 
 def positions(layer: Any) -> Tensor:

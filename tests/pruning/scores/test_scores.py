@@ -15,7 +15,7 @@ from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from mpl_sparse import pruning  # noqa: E402
-from mpl_sparse.nn import prunable, prunable_layers, to_sparse  # noqa: E402
+from mpl_sparse.nn import prunable, prunable_layers, to_dense, to_sparse  # noqa: E402
 
 every_form = pytest.mark.parametrize("form", odd_models.FORMS)
 
@@ -281,6 +281,24 @@ def test_movement_of_a_pruned_weight_is_forgotten(form):
     sums = torch.zeros_like(before, dtype=torch.float64)
     sums[before] = movement.of(model)["first"]
     assert not sums[~kept].any() and sums[kept].all()
+
+
+@every_form
+@pytest.mark.parametrize("convert", [to_sparse, to_dense])
+def test_movement_goes_along_when_layers_change_their_form(form, convert):
+    plain, model, masks = odd_forms(form)
+    movement, sums = pruning.Movement(), {}
+    for inputs, classes in batches(2):
+        plain.zero_grad(), model.zero_grad()
+        F.cross_entropy(plain(inputs), classes).backward()
+        F.cross_entropy(model(inputs), classes).backward()
+        movement.accumulate(model)
+        for name in masks:
+            weight = plain_weight(plain, name).detach()
+            gradient = plain_weight(plain, name).grad
+            sums[name] = sums.get(name, 0) - (torch.zeros_like(weight) if gradient is None else weight * gradient)
+        model = convert(model)
+        check(movement.of(model), sums, masks)
 
 
 def test_movement_before_anything_moved():
