@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from contextlib import nullcontext
 from typing import Any, Iterable, List, Mapping, Optional, Sequence, TypeVar, Union
 
 from torch import nn
@@ -27,6 +28,7 @@ from .selection import (
     positions_of,
     remaining_of,
 )
+from .snapshot import all_or_nothing
 
 __all__ = ["prune"]
 
@@ -75,7 +77,8 @@ def prune(
             scalar tensor, by default the cross entropy for batches (inputs, classes). For scores that only run the
             model ("wanda", "obs", "synflow") a function that runs it, in the place of the loss.
         rounds: prune in so many rounds, each leaving the same share of what the last one left, and score anew before
-            each; by default 100 for SynFlow and 1 for all others.
+            each; by default 100 for SynFlow and 1 for all others. More than one take memory for one more of each layer:
+            if a score fails in between, the weights that went come back.
 
     Raises:
         TypeError, ValueError: an argument is not as above; no weight has gone then.
@@ -128,9 +131,11 @@ def _in_rounds(
     model: nn.Module, method: Method, layers: Mapping[str, Prunable], pools: List[Pool], rounds: int
 ) -> None:
     initial = [remaining_of(layers, pool.names) / max(positions_of(layers, pool.names), 1) for pool in pools]
-    for done in range(1, rounds + 1):
-        steps = [
-            Pool(pool.names, shrunk(max(first, pool.density), pool.density, done / rounds))
-            for first, pool in zip(initial, pools)
-        ]
-        method.prune_to(model, layers, steps)
+    # one round scores before the first weight goes
+    with all_or_nothing(layers.values()) if rounds > 1 else nullcontext():  # type: ignore[arg-type]
+        for done in range(1, rounds + 1):
+            steps = [
+                Pool(pool.names, shrunk(max(first, pool.density), pool.density, done / rounds))
+                for first, pool in zip(initial, pools)
+            ]
+            method.prune_to(model, layers, steps)

@@ -343,3 +343,25 @@ def test_bad_models():
         prune([], 0.5)
     with pytest.raises(ValueError, match="model has no layer to prune"):
         prune(nn.Sequential(nn.ReLU()), 0.5)
+
+
+@every_form
+def test_an_error_in_a_later_round_brings_all_weights_back(form):
+    _, model, _ = odd_forms(form)
+    optimizer = mpl_sparse.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    nn.functional.cross_entropy(model(batches(1)[0][0]), batches(1)[0][1]).backward()
+    optimizer.step()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    calls = []
+
+    def loss(model, batch):
+        calls.append(batch)
+        value = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        return value * float("nan") if len(calls) == 3 else value
+
+    with pytest.raises(ValueError, match="loss must be finite"):
+        prune(model, 0.1, score="snip", data=batches(1), loss=loss, rounds=5)
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+    optimizer.step()
+    prune(model, 0.1)
+    optimizer.step()

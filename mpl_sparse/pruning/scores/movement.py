@@ -29,6 +29,9 @@ class Movement(ModelScore):
 
     It takes memory as large as the gradients: for a sparse layer one number a remaining weight. Weights that are pruned
     lose their sum, and start at 0 if they come back. Layers may become sparse, or masked again, in between.
+
+    The paper fine-tunes a trained network, and its masked weights go on collecting score and may return. Here what is
+    pruned has no gradient and stays pruned.
     """
 
     def __init__(self) -> None:

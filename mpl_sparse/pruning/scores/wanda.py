@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..storage import positions
 from .batches import Run, check_data, check_function, run_inputs
-from .inputs import groups_of, square_sums, watch_inputs
+from .inputs import check_finite, groups_of, square_sums, watch_inputs
 from .score import ModelScore, Scores, layers_by_name
 
 __all__ = ["Wanda"]
@@ -39,7 +39,9 @@ class Wanda(ModelScore):
         self.run = check_function("run", run)
 
     def of(self, model: nn.Module) -> Scores:
-        """See `ModelScore.of`. Takes memory for one number for each input feature of a layer."""
+        """See `ModelScore.of`. Takes memory for one number for each input feature of a layer. ValueError if a layer's
+        inputs are not finite.
+        """
         layers = layers_by_name(model)
         squares = {
             name: torch.zeros(groups_of(layer), layer.weight_shape[1:].numel(), dtype=torch.float64)
@@ -51,7 +53,9 @@ class Wanda(ModelScore):
 
         watch_inputs(model, layers, self.data, self.run, see)
         return {
-            name: (layer.remaining_weight().double().abs() * per_weight(layer, squares[name].sqrt()))
+            name: (
+                layer.remaining_weight().double().abs() * per_weight(layer, check_finite(name, squares[name]).sqrt())
+            )
             for name, layer in layers.items()
         }
 
