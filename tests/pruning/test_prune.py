@@ -365,3 +365,23 @@ def test_an_error_in_a_later_round_brings_all_weights_back(form):
     optimizer.step()
     prune(model, 0.1)
     optimizer.step()
+
+
+@pytest.mark.parametrize("score", ["obs", "wanda"])
+def test_layers_that_stay_are_not_looked_at(score):
+    """An OBS Hessian of a large layer, say, would not fit into memory."""
+    model = prunable(nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)))
+    model[0].register_forward_hook(lambda layer, inputs, output: output * float("nan"))
+    with pytest.raises(ValueError, match="finite inputs"):
+        prune(model, 0.5, score=score, data=[torch.randn(3, 4)])
+    prune(model, 0.5, score=score, data=[torch.randn(3, 4)], exclude="1")
+    prune(model, {"0": 0.25}, score=score, data=[torch.randn(3, 4)])
+    assert counts(model) == {"0": 5, "1": 15}
+
+
+@pytest.mark.parametrize("arguments", [{"density": 0.5}, {"density": 0.5, "granularity": "filter"}, {"threshold": 0.5}])
+def test_a_mask_is_a_score(arguments):
+    model = prunable(nn.Linear(4, 6, bias=False))
+    stay = torch.tensor([True, False, True, False, False, True]).repeat_interleave(4)
+    prune(model, score=lambda layer: stay, **arguments)
+    assert torch.equal(model.mask.reshape(-1), stay)

@@ -48,8 +48,13 @@ class OBS(ModelScore):
 
     def of(self, model: nn.Module) -> Scores:
         """See `ModelScore.of`. ValueError if a layer's inputs are not finite."""
-        scores = {}
-        for name, layer in layers_by_name(model).items():
+        return self.of_only(model, layers_by_name(model))
+
+    def of_only(self, model: nn.Module, names: Iterable[str]) -> Scores:
+        """See `ModelScore.of_only`. The model runs for these layers alone."""
+        layers, scores = layers_by_name(model), {}
+        for name in names:
+            layer = layers[name]
             gram = layer_hessian(model, name, layer, self.data, self.run)
             inverse_diagonal = torch.stack([_inverse_diagonal(each, self.damping) for each in gram])
             weight = layer.remaining_weight().double()

@@ -42,7 +42,12 @@ class Wanda(ModelScore):
         """See `ModelScore.of`. Takes memory for one number for each input feature of a layer. ValueError if a layer's
         inputs are not finite.
         """
-        layers = layers_by_name(model)
+        return self.of_only(model, layers_by_name(model))
+
+    def of_only(self, model: nn.Module, names: Iterable[str]) -> Scores:
+        """See `ModelScore.of_only`."""
+        by_name = layers_by_name(model)
+        layers = {name: by_name[name] for name in names}
         squares = {
             name: torch.zeros(groups_of(layer), layer.weight_shape[1:].numel(), dtype=torch.float64)
             for name, layer in layers.items()
