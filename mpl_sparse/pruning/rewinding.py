@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..nn import prunable_layers
 from ..pattern import Pattern
-from .snapshot import POSITIONS, Snapshot
-from .storage import as_stored, is_sparse
+from .snapshot import Snapshot
+from .storage import POSITIONS, as_stored, is_sparse
 
 __all__ = ["Rewinding"]
 

@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from ..nn import prunable_layers
 from ..pattern import Pattern
-from .storage import is_sparse, pattern_from, pattern_state
+from .storage import POSITIONS, is_sparse, pattern_from, pattern_state
 
-__all__ = ["POSITIONS", "Snapshot", "all_or_nothing"]
-
-POSITIONS = ("mask", "row_ptr", "col_idx")  # buffers that say where the weights of a prunable layer are
+__all__ = ["Snapshot", "all_or_nothing"]
 
 
 class Snapshot:

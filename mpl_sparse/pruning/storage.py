@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Set
 
 import torch
 from torch import Tensor, nn
 
-from ..nn import SparseConv2d, SparseLinear, carry
+from ..nn import SparseConv2d, SparseLinear, carry, prunable_layers
 from ..pattern import Pattern
 
-__all__ = ["as_stored", "at_remaining", "is_sparse", "pattern_from", "pattern_state", "positions", "stored"]
+__all__ = [
+    "POSITIONS",
+    "as_stored",
+    "at_remaining",
+    "ids_of_positions",
+    "is_sparse",
+    "pattern_from",
+    "pattern_state",
+    "positions",
+    "stored",
+]
+
+
+POSITIONS = ("mask", "row_ptr", "col_idx")  # buffers that say where the weights of a prunable layer are
 
 
 def is_sparse(layer: nn.Module) -> bool:
@@ -46,6 +59,11 @@ def positions(layer: Any) -> Tensor:
     if is_sparse(layer):
         return torch.from_numpy(layer.pattern.flat_positions())
     return layer.mask.reshape(-1).nonzero().squeeze(1)
+
+
+def ids_of_positions(model: nn.Module) -> Set[int]:
+    """The ids of the buffers `POSITIONS` of the prunable layers: what no forward writes. Others may have such names."""
+    return {id(layer._buffers.get(name)) for _, layer in prunable_layers(model) for name in POSITIONS}
 
 
 def pattern_state(pattern: Pattern) -> Dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..storage import stored
+from ..storage import ids_of_positions, stored
 from .batches import Loss, Run, each_batch
 
 __all__ = ["batch_gradients", "mean_gradients", "run_on", "stand_in_tensors", "swapped", "training_flags_restored"]
@@ -51,7 +51,7 @@ def stand_in_tensors(model: nn.Module, layers: Iterable[nn.Module]) -> Dict[str,
         tensors[name] = (tensor.clone() if id(parameter) in written else tensor).requires_grad_(
             id(parameter) in weights
         )
-    fixed = _positions_of_weights(model)
+    fixed = ids_of_positions(model)
     for name, buffer in model.named_buffers():
         if id(buffer) not in fixed:
             tensors[name] = buffer.detach().clone()
@@ -61,11 +61,6 @@ def stand_in_tensors(model: nn.Module, layers: Iterable[nn.Module]) -> Dict[str,
 def _renormalizes(module: nn.Module) -> bool:
     """Whether the module's forward writes its weight."""
     return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
-
-
-def _positions_of_weights(model: nn.Module) -> set:
-    names = ("mask", "row_ptr", "col_idx")
-    return {id(module._buffers[name]) for module in model.modules() for name in names if name in module._buffers}
 
 
 def run_on(model: nn.Module, data: Iterable[Any], run: Run) -> None:

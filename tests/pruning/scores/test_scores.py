@@ -362,28 +362,30 @@ def test_a_failing_run_leaves_no_trace(form, kind):
 
 
 class Checkpointed(nn.Module):
-    """Runs its first layers again in the backward, if `again`; its embeddings are renormalized by the forward."""
+    """Runs its first layers again in the backward, if `again`; the forward writes its embeddings and buffers."""
 
     def __init__(self, again):
         super().__init__()
         self.again = again
         self.words = nn.Embedding(9, 12, max_norm=0.5)
-        self.body = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3))
+        self.register_buffer("mask", torch.zeros(()))  # of its own, and written
+        self.body = nn.Sequential(nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3))
         self.head = nn.Linear(8, 3)
 
     def forward(self, words):
-        inputs = self.words(words)
+        inputs = self.words(words).flatten(1)
+        self.mask += 1
         return self.head(checkpoint(self.body, inputs, use_reentrant=False) if self.again else self.body(inputs))
 
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("kind", NEED_DATA, ids=lambda kind: kind.__name__)
-def test_a_model_that_runs_again_in_the_backward_and_writes_its_embeddings(kind, sparse):
+def test_a_model_that_runs_again_in_the_backward_and_writes_its_state(kind, sparse):
     plain, again = (prunable(Checkpointed(again)) for again in (False, True))
     again.load_state_dict(plain.state_dict())
     if sparse:
         plain, again = to_sparse(plain), to_sparse(again)
-    data = [(torch.randint(9, (6,)), torch.randint(3, (6,))) for _ in range(2)]
+    data = [(torch.randint(9, (6, 3)), torch.randint(3, (6,))) for _ in range(2)]
     before = everything(again)
     expected, scores = kind(data).of(plain), kind(data).of(again)
     for old, new in zip(before, everything(again)):
