@@ -69,9 +69,9 @@ def prune(
         granularity: what goes as one: "weight", "kernel", "filter" (or "row"), `Block(rows, cols)`; or `NM(n, m)`. A
             unit is worth the mean of its scores. Whole units never take a pool below its density.
         selection: which weights compete: "global": all. "layer": those of a layer, all layers to the same density.
-            "row": those of one output, all outputs to the same density. "er", "erk": those of a layer, to the densities
-            of Erdos and Renyi's graphs, which add up to the density of the whole. None: "row" for Wanda, "layer" for
-            OBS or where `density` is not one number, else "global".
+            "row": those of one output of a layer, each output to the same number of weights, or one more. "er", "erk":
+            those of a layer, to the densities of Erdos and Renyi's graphs, which add up to the density of the whole.
+            None: "row" for Wanda, "layer" for OBS or where `density` is not one number, else "global".
         exclude: names of layers or of modules that hold layers, or patterns of them (fnmatch): they stay as they are.
         data, loss: for a score given by name: batches that can be gone through again, and a function (model, batch) ->
             scalar tensor, by default the cross entropy for batches (inputs, classes). For scores that only run the
