@@ -74,8 +74,8 @@ def prune(
             None: "row" for Wanda, "layer" for OBS or where `density` is not one number, else "global".
         exclude: names of layers or of modules that hold layers, or patterns of them (fnmatch): they stay as they are.
         data, loss: for a score given by name: batches that can be gone through again, and a function (model, batch) ->
-            scalar tensor, by default the cross entropy for batches (inputs, classes). For scores that only run the
-            model ("wanda", "obs", "synflow") a function that runs it, in the place of the loss.
+            scalar tensor, by default the cross entropy for batches (inputs, classes), for GraSP a softened one. For
+            scores that only run the model ("wanda", "obs", "synflow") a function that runs it, instead of the loss.
         rounds: prune in so many rounds, each leaving the same share of what the last one left, and score anew before
             each; by default 100 for SynFlow and 1 for all others. More than one take memory for one more of each layer:
             if a score fails in between, the weights that went come back.

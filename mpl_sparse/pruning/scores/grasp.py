@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import List, Sequence
+from typing import Any, Iterable, List, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ...nn import to_dense
 from ..storage import at_remaining, is_sparse, stored
+from .batches import Loss, softened_cross_entropy
 from .gradient import OfLoss
 from .running import Gradients, batch_gradients, mean_gradients
 from .score import Scores, layers_by_name
@@ -21,19 +22,25 @@ class GraSP(OfLoss):
     of the gradient's squared norm when a weight goes, but for a factor of 2.
 
     Wang et al., "Picking winning tickets before training by preserving gradient flow" (2020, arXiv:2002.07376). The
-    paper's S = -w * (H g) is the negative of this: it removes the weights with the largest S, and so do we. Its code
-    divides the logits by 200 before the cross entropy; `loss` may do so. H is over the prunable weights that remain.
+    paper's S = -w * (H g) is the negative of this: it removes the weights with the largest S, and so do we. H is over
+    the prunable weights that remain.
 
     Each batch is gone through twice, with the same random numbers. Sparse layers are differentiable once, so a model
     that has some is scored through a masked copy (`to_dense`): this takes memory for dense weights and their gradients.
 
     Args:
-        data, loss: as in `SNIP`.
+        data: as in `SNIP`.
+        loss: a function (model, batch) -> scalar tensor; by default the cross entropy for batches (inputs, classes) of
+            the logits divided by 200, as in the paper's code. Without that, networks with batch norms, whose logits are
+            large at first, may lose what they need.
 
     Raises:
         TypeError: as `SNIP`.
         ValueError: when it scores, if a fused layer has no dense form (see `to_dense`).
     """
+
+    def __init__(self, data: Iterable[Any], loss: Loss = softened_cross_entropy) -> None:
+        super().__init__(data, loss)
 
     def of(self, model: nn.Module) -> Scores:
         """See `ModelScore.of`."""

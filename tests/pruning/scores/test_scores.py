@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 from mpl_sparse import pruning  # noqa: E402
 from mpl_sparse.nn import prunable, prunable_layers, to_dense, to_sparse  # noqa: E402
+from mpl_sparse.pruning.scores import cross_entropy  # noqa: E402
 
 every_form = pytest.mark.parametrize("form", odd_models.FORMS)
 
@@ -86,7 +87,14 @@ def test_grasp(form, count):
         found = torch.autograd.grad(flow, weights, allow_unused=True)
         products.append({n: torch.zeros_like(w) if p is None else p for n, w, p in zip(masks, weights, found)})
     expected = {name: plain_weight(plain, name) * product for name, product in mean(products).items()}
-    check(pruning.GraSP(data).of(model), expected, masks)
+    check(pruning.GraSP(data, cross_entropy).of(model), expected, masks)
+
+
+def test_grasp_softens_the_classes_by_itself():
+    """The paper's code: logits by 200."""
+    _, model, masks = odd_forms("masked")
+    soft = pruning.GraSP(batches(), lambda model, batch: F.cross_entropy(model(batch[0]) / 200, batch[1])).of(model)
+    torch.testing.assert_close(pruning.GraSP(batches()).of(model), soft)
 
 
 def test_grasp_is_the_change_of_the_gradients_norm():
@@ -99,7 +107,7 @@ def test_grasp_is_the_change_of_the_gradients_norm():
         loss = F.cross_entropy(model(data[0][0]), data[0][1])
         return sum(g.square().sum() for g in torch.autograd.grad(loss, [model[0].weight, model[2].weight])).item()
 
-    scores = pruning.GraSP(data).of(model)
+    scores = pruning.GraSP(data, cross_entropy).of(model)
     step = 1e-5
     for name, layer in prunable_layers(model):
         flat = layer.weight.data.view(-1)
