@@ -14,7 +14,7 @@ from odd_models import batches, odd_forms, plain_weight  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from mpl_sparse import pruning  # noqa: E402
+from mpl_sparse import optim, pruning  # noqa: E402
 from mpl_sparse.nn import prunable, prunable_layers, to_dense, to_sparse  # noqa: E402
 from mpl_sparse.pruning.scores import cross_entropy  # noqa: E402
 
@@ -307,6 +307,28 @@ def test_movement_goes_along_when_layers_change_their_form(form, convert):
             sums[name] = sums.get(name, 0) - (torch.zeros_like(weight) if gradient is None else weight * gradient)
         model = convert(model)
         check(movement.of(model), sums, masks)
+
+
+@every_form
+def test_movement_keeps_what_a_new_task_needs(form):
+    """The paper's figure 1: large weights of the old task move towards zero, small ones of the new one away from it."""
+    model = nn.Sequential(nn.Linear(20, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        model[0].weight[:, :10], model[0].weight[:, 10:], model[1].weight[:] = 1.0, 0.1, 1.0
+    prunable(model)
+    if form != "masked":
+        model = to_sparse(model, exclude="1" if form == "mixed" else ())
+    movement, optimizer = pruning.Movement(), optim.SGD(model.parameters(), lr=0.01)
+    inputs = torch.randn(200, 20).double()
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.mse_loss(model(inputs), inputs[:, 10:].sum(1, keepdim=True)).backward()
+        movement.accumulate(model)
+        optimizer.step()
+    new = torch.arange(20) >= 10
+    assert (model[0].remaining_weight()[~new].min() > model[0].remaining_weight()[new].max()).item()
+    pruning.prune(model, {"0": 0.5}, score=movement)
+    assert torch.equal(model[0].mask.reshape(-1), new)
 
 
 def test_movement_before_anything_moved():
