@@ -73,7 +73,7 @@ class Rewinding:
         pattern = self._then.patterns.get(name)
         then = self._then.tensors.get(prefix + ("weight" if pattern is None else "values"))
         shape = None if then is None else torch.Size(then.shape if pattern is None else pattern.shape)
-        if shape != layer.weight_shape:
+        if then is None or shape != layer.weight_shape:
             raise ValueError(f"model has a layer {name!r} {tuple(layer.weight_shape)}, which it did not have then")
         return then, pattern
 
