@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..nn import Prunable, check_pct, check_rank
-from .choice import lowest_units, lowest_weights, lowest_within
+from .choice import lowest_units, lowest_weights, lowest_within, places_within
 from .erdos_renyi import KINDS, erdos_renyi_counts
 from .granularity import NM, Granularity, Weight
 from .scores import Scores
@@ -179,8 +179,8 @@ def _in_rows(layer: Prunable, scores: Tensor, density: float) -> Tensor:
     shape = layer.weight_shape
     rows = torch.div(positions(layer), max(shape[1:].numel(), 1), rounding_mode="floor")
     stay, more = divmod(rounded_share(density, shape.numel()), max(shape[0], 1))
-    gone = lowest_within(scores, rows, stay)
-    next_of_row = gone & ~lowest_within(scores, rows, stay + 1)
+    places = places_within(scores, rows)
+    gone, next_of_row = places >= stay, places == stay
     gone[next_of_row] = lowest_weights(scores[next_of_row], max(int(next_of_row.sum()) - more, 0))
     return gone
 
