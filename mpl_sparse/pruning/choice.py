@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..nn import lowest
 
-__all__ = ["below", "lowest_units", "lowest_within"]
+__all__ = ["below", "lowest_units", "lowest_within", "places_within"]
 
 
 def lowest_units(scores: Tensor, units: Tensor, count: int) -> Tensor:
@@ -37,13 +37,22 @@ def lowest_within(scores: Tensor, groups: Tensor, stay: int) -> Tensor:
     Shape:
         scores (n,), groups (n,) int64, the group of each; result (n,), bool.
     """
+    return places_within(scores, groups) >= stay
+
+
+def places_within(scores: Tensor, groups: Tensor) -> Tensor:
+    """How many scores of its group are higher than each, or equal and later; NaN is the largest.
+
+    Shape:
+        scores (n,), groups (n,) int64, the group of each; result (n,), int64.
+    """
     _, of_group, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
     by_score = torch.sort(scores, stable=True).indices
     order = by_score[torch.sort(of_group[by_score], stable=True).indices]  # by group, in each by score
-    starts = torch.cumsum(sizes, 0) - sizes
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(order.numel()) - starts[of_group[order]]
-    return rank < (sizes - stay)[of_group]
+    ends = torch.cumsum(sizes, 0)
+    places = torch.empty_like(order)
+    places[order] = ends[of_group[order]] - 1 - torch.arange(order.numel())
+    return places
 
 
 def below(scores: Tensor, units: Tensor, threshold: float) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from contextlib import nullcontext
 from typing import Any, Iterable, List, Mapping, Optional, Sequence, TypeVar, Union
 
 from torch import nn
@@ -27,6 +28,7 @@ from .selection import (
     positions_of,
     remaining_of,
 )
+from .snapshot import all_or_nothing
 
 __all__ = ["prune"]
 
@@ -67,15 +69,16 @@ def prune(
         granularity: what goes as one: "weight", "kernel", "filter" (or "row"), `Block(rows, cols)`; or `NM(n, m)`. A
             unit is worth the mean of its scores. Whole units never take a pool below its density.
         selection: which weights compete: "global": all. "layer": those of a layer, all layers to the same density.
-            "row": those of one output, all outputs to the same density. "er", "erk": those of a layer, to the densities
-            of Erdos and Renyi's graphs, which add up to the density of the whole. None: "row" for Wanda, "layer" for
-            OBS or where `density` is not one number, else "global".
+            "row": those of one output of a layer, each output to the same number of weights, or one more. "er", "erk":
+            those of a layer, to the densities of Erdos and Renyi's graphs, which add up to the density of the whole.
+            None: "row" for Wanda, "layer" for OBS or where `density` is not one number, else "global".
         exclude: names of layers or of modules that hold layers, or patterns of them (fnmatch): they stay as they are.
         data, loss: for a score given by name: batches that can be gone through again, and a function (model, batch) ->
-            scalar tensor, by default the cross entropy for batches (inputs, classes). For scores that only run the
-            model ("wanda", "obs", "synflow") a function that runs it, in the place of the loss.
+            scalar tensor, by default the cross entropy for batches (inputs, classes), for GraSP a softened one. For
+            scores that only run the model ("wanda", "obs", "synflow") a function that runs it, instead of the loss.
         rounds: prune in so many rounds, each leaving the same share of what the last one left, and score anew before
-            each; by default 100 for SynFlow and 1 for all others.
+            each; by default 100 for SynFlow and 1 for all others. More than one take memory for one more of each layer:
+            if a score fails in between, the weights that went come back.
 
     Raises:
         TypeError, ValueError: an argument is not as above; no weight has gone then.
@@ -128,9 +131,11 @@ def _in_rounds(
     model: nn.Module, method: Method, layers: Mapping[str, Prunable], pools: List[Pool], rounds: int
 ) -> None:
     initial = [remaining_of(layers, pool.names) / max(positions_of(layers, pool.names), 1) for pool in pools]
-    for done in range(1, rounds + 1):
-        steps = [
-            Pool(pool.names, shrunk(max(first, pool.density), pool.density, done / rounds))
-            for first, pool in zip(initial, pools)
-        ]
-        method.prune_to(model, layers, steps)
+    # one round scores before the first weight goes
+    with all_or_nothing(layers.values()) if rounds > 1 else nullcontext():  # type: ignore[arg-type]
+        for done in range(1, rounds + 1):
+            steps = [
+                Pool(pool.names, shrunk(max(first, pool.density), pool.density, done / rounds))
+                for first, pool in zip(initial, pools)
+            ]
+            method.prune_to(model, layers, steps)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping, Set
+from typing import Any, Dict, Mapping, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 
-from ..nn import carry, prunable_layers
+from ..nn import prunable_layers
 from ..pattern import Pattern
-from .snapshot import POSITIONS, Snapshot
-from .storage import is_sparse, positions
+from .snapshot import Snapshot
+from .storage import POSITIONS, as_stored, is_sparse
 
 __all__ = ["Rewinding"]
 
@@ -47,7 +47,7 @@ class Rewinding:
         Raises:
             ValueError: the model has other parameters, or of other shapes; nothing is changed then.
         """
-        weights = {name: _weight_now(layer, self._weight_then(name, layer)) for name, layer in prunable_layers(model)}
+        weights = {name: as_stored(layer, *self._weight_then(name, layer)) for name, layer in prunable_layers(model)}
         others = _others(model)
         for name, tensor in others.items():
             if name not in self._then.tensors or self._then.tensors[name].shape != tensor.shape:
@@ -67,31 +67,15 @@ class Rewinding:
             raise ValueError("state must be what Rewinding.state_dict gave")
         self._then = Snapshot.from_state_dict(state)
 
-    def _weight_then(self, name: str, layer: Any) -> Any:
-        """The dense weight of then, or (values, pattern)."""
+    def _weight_then(self, name: str, layer: Any) -> Tuple[Tensor, Optional[Pattern]]:
+        """The dense weight of then and None, or the values and their pattern."""
         prefix = f"{name}." if name else ""
         pattern = self._then.patterns.get(name)
         then = self._then.tensors.get(prefix + ("weight" if pattern is None else "values"))
         shape = None if then is None else torch.Size(then.shape if pattern is None else pattern.shape)
-        if shape != layer.weight_shape:
+        if then is None or shape != layer.weight_shape:
             raise ValueError(f"model has a layer {name!r} {tuple(layer.weight_shape)}, which it did not have then")
-        return then if pattern is None else (then, pattern)
-
-
-def _weight_now(layer: Any, then: Any) -> Tensor:
-    """The weight of then in the form that the layer has now."""
-    if isinstance(then, Tensor):
-        return then.reshape(-1)[positions(layer)] if is_sparse(layer) else then
-    values, pattern = then
-    if is_sparse(layer):
-        return carry(values, pattern, layer.pattern)
-    return _spread(values, pattern)
-
-
-def _spread(values: Tensor, pattern: Pattern) -> Tensor:
-    weight = values.new_zeros(pattern.shape)
-    weight.reshape(-1)[torch.from_numpy(pattern.flat_positions())] = values
-    return weight
+        return then, pattern
 
 
 def _others(model: nn.Module) -> Dict[str, Tensor]:

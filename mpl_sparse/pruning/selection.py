@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..nn import Prunable, check_pct, check_rank
-from .choice import lowest_units, lowest_weights, lowest_within
+from .choice import lowest_units, lowest_weights, lowest_within, places_within
 from .erdos_renyi import KINDS, erdos_renyi_counts
 from .granularity import NM, Granularity, Weight
 from .scores import Scores
@@ -173,9 +173,16 @@ def _units(layers: Layers, names: Sequence[str], granularity: Granularity) -> Te
 
 
 def _in_rows(layer: Prunable, scores: Tensor, density: float) -> Tensor:
-    cols = layer.weight_shape[1:].numel()
-    rows = torch.div(positions(layer), max(cols, 1), rounding_mode="floor")
-    return lowest_within(scores, rows, rounded_share(density, cols))
+    """The same number stays of each row, and where that leaves some over, one more of the rows where it scores highest:
+    a row of 9 weights alone would lose all of them at a density of 5%.
+    """
+    shape = layer.weight_shape
+    rows = torch.div(positions(layer), max(shape[1:].numel(), 1), rounding_mode="floor")
+    stay, more = divmod(rounded_share(density, shape.numel()), max(shape[0], 1))
+    places = places_within(scores, rows)
+    gone, next_of_row = places >= stay, places == stay
+    gone[next_of_row] = lowest_weights(scores[next_of_row], max(int(next_of_row.sum()) - more, 0))
+    return gone
 
 
 def _in_order(layers: Layers, densities: Sequence[Optional[float]]) -> Dict[str, Optional[float]]:

@@ -19,7 +19,8 @@ from .scores import Score, scores_of
 from .scores.batches import Loss
 from .scores.running import training_flags_restored
 from .selection import Pool, check_density
-from .snapshot import POSITIONS, Snapshot
+from .snapshot import Snapshot
+from .storage import ids_of_positions
 
 __all__ = ["Sensitivity", "sensitivity"]
 
@@ -156,9 +157,8 @@ def sensitivity(
 @contextmanager
 def _buffers_restored(model: nn.Module) -> Iterator[None]:
     """Give each buffer its content back, but for the positions of weights, which no forward changes."""
-    before = [
-        (buffer, buffer.clone()) for name, buffer in model.named_buffers() if name.split(".")[-1] not in POSITIONS
-    ]
+    fixed = ids_of_positions(model)
+    before = [(buffer, buffer.clone()) for buffer in model.buffers() if id(buffer) not in fixed]
     try:
         yield
     finally:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from contextlib import contextmanager
+from typing import Any, Dict, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ..nn import prunable_layers
 from ..pattern import Pattern
-from .storage import is_sparse, pattern_from, pattern_state
+from .storage import POSITIONS, is_sparse, pattern_from, pattern_state
 
-__all__ = ["POSITIONS", "Snapshot"]
-
-POSITIONS = ("mask", "row_ptr", "col_idx")  # buffers that say where the weights of a prunable layer are
+__all__ = ["Snapshot", "all_or_nothing"]
 
 
 class Snapshot:
@@ -55,6 +54,18 @@ class Snapshot:
         made.gradients = {}
         made.tensors = {name: tensor.clone() for name, tensor in state["tensors"].items()}
         return made
+
+
+@contextmanager
+def all_or_nothing(layers: Iterable[nn.Module]) -> Iterator[None]:
+    """Bring `layers` back to what they are now if an exception leaves the block. Takes memory for one more of each."""
+    before = [(layer, Snapshot(layer)) for layer in layers]
+    try:
+        yield
+    except BaseException:
+        for layer, then in before:
+            then.restore(layer)
+        raise
 
 
 def _tensors(model: nn.Module) -> Dict[str, Tensor]:

@@ -14,6 +14,7 @@ from .method import layers_to_prune
 from .scores.batches import Run, check_data, check_function, run_inputs
 from .scores.obs import check_damping, damped, layer_hessian
 from .selection import Densities, check_density, listed, pools_by_density
+from .snapshot import all_or_nothing
 from .storage import is_sparse, positions, stored
 
 __all__ = ["sparsegpt"]
@@ -60,10 +61,11 @@ def sparsegpt(
         block_size: how many columns are decided together; of `NM(n, m)` always a group of m.
         damping: the share of the mean of H's diagonal that is added to it.
 
-    Memory: three matrices (cols, cols) in float64 for each group of one layer, and its dense weight.
+    Memory: three matrices (cols, cols) in float64 for each group of one layer, and its dense weight; and one more of
+    each layer: if the model fails in between, the layers that were pruned come back.
 
     Raises:
-        TypeError, ValueError: an argument is not as above; nothing is pruned then.
+        TypeError, ValueError: an argument is not as above, or a layer's inputs are not finite; nothing is pruned then.
     """
     check_data(data)
     check_function("run", run)
@@ -74,11 +76,12 @@ def sparsegpt(
         check_density(density)
     layers = layers_to_prune(model, exclude)
     keeps = _keeps(layers, density)
-    for name, keep in keeps.items():
-        layer = layers[name]
-        if keep is None or keep < layer.num_weight:
-            gram = layer_hessian(model, name, layer, data, run)
-            _prune_layer(layer, gram, density if isinstance(density, NM) else keep, block_size, damping)
+    with all_or_nothing(layers[name] for name in keeps):  # type: ignore[misc]
+        for name, keep in keeps.items():
+            layer = layers[name]
+            if keep is None or keep < layer.num_weight:
+                gram = layer_hessian(model, name, layer, data, run)
+                _prune_layer(layer, gram, density if isinstance(density, NM) else keep, block_size, damping)
     return model
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional, Set
 
 import torch
 from torch import Tensor, nn
 
-from ..nn import SparseConv2d, SparseLinear
+from ..nn import SparseConv2d, SparseLinear, carry, prunable_layers
 from ..pattern import Pattern
 
-__all__ = ["at_remaining", "is_sparse", "pattern_from", "pattern_state", "positions", "stored"]
+__all__ = [
+    "POSITIONS",
+    "as_stored",
+    "at_remaining",
+    "ids_of_positions",
+    "is_sparse",
+    "pattern_from",
+    "pattern_state",
+    "positions",
+    "stored",
+]
+
+
+POSITIONS = ("mask", "row_ptr", "col_idx")  # buffers that say where the weights of a prunable layer are
 
 
 def is_sparse(layer: nn.Module) -> bool:
@@ -28,11 +41,29 @@ def at_remaining(layer: Any, tensor: Tensor) -> Tensor:
     return tensor if is_sparse(layer) else tensor[layer.mask]
 
 
+def as_stored(layer: Any, tensor: Tensor, pattern: Optional[Pattern]) -> Tensor:
+    """One number for each weight, shaped as `stored(layer)`, from a dense tensor without a pattern, or from the numbers
+    (nnz,) at a pattern. Positions that it does not have get 0.
+    """
+    if pattern is None:
+        return tensor.reshape(-1)[positions(layer)] if is_sparse(layer) else tensor
+    if is_sparse(layer):
+        return tensor if pattern is layer.pattern else carry(tensor, pattern, layer.pattern)
+    dense = tensor.new_zeros(pattern.shape)
+    dense.view(-1)[torch.from_numpy(pattern.flat_positions())] = tensor
+    return dense
+
+
 def positions(layer: Any) -> Tensor:
     """int64 (num_weight,): where the remaining weights stand in the flattened weight, increasing."""
     if is_sparse(layer):
         return torch.from_numpy(layer.pattern.flat_positions())
     return layer.mask.reshape(-1).nonzero().squeeze(1)
+
+
+def ids_of_positions(model: nn.Module) -> Set[int]:
+    """The ids of the buffers `POSITIONS` of the prunable layers: what no forward writes. Others may have such names."""
+    return {id(layer._buffers.get(name)) for _, layer in prunable_layers(model) for name in POSITIONS}
 
 
 def pattern_state(pattern: Pattern) -> Dict[str, Any]:

@@ -171,3 +171,22 @@ def test_bad_arguments(arguments, error, words):
     with pytest.raises(error, match=words):
         sensitivity(model, **{"evaluate": lambda model: 0.5, **arguments})
     assert model[0].num_weight == 8
+
+
+class Counting(nn.Module):
+    """With a buffer that is called as those of masked layers are, and that is written by a forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(4, 3)
+        self.register_buffer("mask", torch.zeros(()))
+
+    def forward(self, input):
+        self.mask += 1
+        return self.inner(input)
+
+
+def test_a_buffer_by_the_name_of_a_mask_comes_out_as_it_went_in():
+    model = Counting()
+    sensitivity(model, lambda model: model(torch.ones(2, 4)).mean().item(), [0.5])
+    assert model.mask == 0

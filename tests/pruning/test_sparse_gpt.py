@@ -204,3 +204,35 @@ def test_bad_arguments_change_nothing(arguments, error, words):
     with pytest.raises(error, match=words):
         sparsegpt(model, **{"density": 0.5, "data": [inputs], **arguments})
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("form", odd_models.FORMS)
+def test_an_error_at_a_later_layer_brings_all_weights_back(form):
+    _, model, _ = odd_forms(form)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    calls = []
+
+    def run(model, batch):
+        calls.append(batch)
+        if len(calls) == 3:
+            raise RuntimeError("the user's own")
+        model(batch[0])
+
+    with pytest.raises(RuntimeError, match="the user's own"):
+        sparsegpt(model, 0.1, batches(1), run=run)
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_inputs_must_be_finite(bad):
+    model, inputs = linear("masked")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    inputs[0, 0] = bad
+    for pruned in (
+        lambda: sparsegpt(model, 0.5, [inputs]),
+        lambda: prune(model, 0.5, score="wanda", data=[inputs]),
+        lambda: prune(model, 0.5, score="obs", data=[inputs]),
+    ):
+        with pytest.raises(ValueError, match="finite inputs to every layer, got NaN or infinity at the layer"):
+            pruned()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

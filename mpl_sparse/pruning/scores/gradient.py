@@ -28,7 +28,7 @@ class SNIP(OfLoss):
 
     Lee et al., "SNIP: Single-shot network pruning based on connection sensitivity" (2019, arXiv:1810.02340), equation
     6. The paper divides by the sum over all weights, which changes no order. It scores once, before training, over the
-    whole network; `prune(..., rounds=n)` scores n times.
+    whole network; `prune(..., rounds=n)` scores n times. Each batch counts alike, whatever its size.
 
     Args:
         data: batches that can be gone through again: a list, a DataLoader.

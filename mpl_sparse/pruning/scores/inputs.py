@@ -12,7 +12,7 @@ from ...nn import DenseConv2d, SparseConv2d
 from .batches import Run
 from .running import run_on
 
-__all__ = ["groups_of", "input_gram", "square_sums", "watch_inputs"]
+__all__ = ["check_finite", "groups_of", "input_gram", "square_sums", "watch_inputs"]
 
 
 def watch_inputs(
@@ -25,6 +25,13 @@ def watch_inputs(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def check_finite(name: str, sums: Tensor) -> Tensor:
+    """`sums` of squares and products of a layer's inputs themselves; ValueError if an input was NaN or infinite."""
+    if not sums.isfinite().all():
+        raise ValueError(f"data must give finite inputs to every layer, got NaN or infinity at the layer {name!r}")
+    return sums
 
 
 def _hook(name: str, see: Callable[[str, Tensor], None]) -> Callable[[nn.Module, Any, Any], None]:

@@ -7,9 +7,8 @@ from typing import Any, Dict, Mapping, Optional
 import torch
 from torch import Tensor, nn
 
-from ...nn import carry
 from ...pattern import Pattern
-from ..storage import at_remaining, is_sparse, pattern_from, pattern_state, stored
+from ..storage import as_stored, at_remaining, is_sparse, pattern_from, pattern_state, stored
 from .score import ModelScore, Scores, layers_by_name
 
 __all__ = ["Movement"]
@@ -29,7 +28,10 @@ class Movement(ModelScore):
         optimizer.step()
 
     It takes memory as large as the gradients: for a sparse layer one number a remaining weight. Weights that are pruned
-    lose their sum, and start at 0 if they come back.
+    lose their sum, and start at 0 if they come back. Layers may become sparse, or masked again, in between.
+
+    The paper fine-tunes a trained network, and its masked weights go on collecting score and may return. Here what is
+    pruned has no gradient and stays pruned.
     """
 
     def __init__(self) -> None:
@@ -78,13 +80,11 @@ class Movement(ModelScore):
     def _aligned(self, name: str, layer: Any) -> Optional[Tensor]:
         """The layer's sums, shaped as its weights are stored now; None if there are none."""
         sums = self._sums.get(name)
-        if sums is None or not is_sparse(layer):
-            return sums
-        old = self._patterns[name]
-        return sums if old is layer.pattern else carry(sums, old, layer.pattern)
+        return None if sums is None else as_stored(layer, sums, self._patterns.get(name))
 
     def _settle(self, name: str, layer: Any) -> None:
         if is_sparse(layer):
             self._patterns[name] = layer.pattern
         else:
+            self._patterns.pop(name, None)
             self._sums[name].masked_fill_(~layer.mask, 0)

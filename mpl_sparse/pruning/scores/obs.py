@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Run, check_data, check_function, run_inputs
-from .inputs import groups_of, input_gram, watch_inputs
+from .inputs import check_finite, groups_of, input_gram, watch_inputs
 from .score import ModelScore, Scores, layers_by_name
 from .wanda import per_weight
 
@@ -27,7 +27,8 @@ class OBS(ModelScore):
     same density (`selection="layer"`).
 
     The model runs once over the data for each layer, so that only one H, (cols, cols) in float64 for each group of the
-    layer, is in memory. Inputs that are always 0 are worth nothing.
+    layer, is in memory. Inputs that are always 0 are worth nothing. H is of all inputs, also
+    those of weights that are pruned already, as if these could adapt too.
 
     Args:
         data, run: as in `Wanda`.
@@ -46,9 +47,14 @@ class OBS(ModelScore):
         self.damping = check_damping(damping)
 
     def of(self, model: nn.Module) -> Scores:
-        """See `ModelScore.of`."""
-        scores = {}
-        for name, layer in layers_by_name(model).items():
+        """See `ModelScore.of`. ValueError if a layer's inputs are not finite."""
+        return self.of_only(model, layers_by_name(model))
+
+    def of_only(self, model: nn.Module, names: Iterable[str]) -> Scores:
+        """See `ModelScore.of_only`. The model runs for these layers alone."""
+        layers, scores = layers_by_name(model), {}
+        for name in names:
+            layer = layers[name]
             gram = layer_hessian(model, name, layer, self.data, self.run)
             inverse_diagonal = torch.stack([_inverse_diagonal(each, self.damping) for each in gram])
             weight = layer.remaining_weight().double()
@@ -57,7 +63,11 @@ class OBS(ModelScore):
 
 
 def layer_hessian(model: nn.Module, name: str, layer: Any, data: Iterable[Any], run: Run) -> Tensor:
-    """X X^T of one layer over all batches, (groups, cols, cols), float64. See `input_gram`."""
+    """X X^T of one layer over all batches, (groups, cols, cols), float64. See `input_gram`.
+
+    Raises:
+        ValueError: an input is NaN or infinite.
+    """
     cols = layer.weight_shape[1:].numel()
     gram = torch.zeros(groups_of(layer), cols, cols, dtype=torch.float64)
 
@@ -65,7 +75,7 @@ def layer_hessian(model: nn.Module, name: str, layer: Any, data: Iterable[Any], 
         gram.add_(input_gram(layer, input))
 
     watch_inputs(model, {name: layer}, data, run, see)
-    return gram
+    return check_finite(name, gram)
 
 
 def damped(gram: Tensor, damping: float) -> Tensor:

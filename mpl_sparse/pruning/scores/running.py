@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..storage import stored
+from ..storage import ids_of_positions, stored
 from .batches import Loss, Run, each_batch
 
 __all__ = ["batch_gradients", "mean_gradients", "run_on", "stand_in_tensors", "swapped", "training_flags_restored"]
+
+Gradients = Sequence[Optional[Tensor]]
+Further = Callable[[Gradients, Sequence[Tensor]], Gradients]
 
 
 class _Call(nn.Module):
@@ -28,29 +31,36 @@ class _Call(nn.Module):
 
 
 def swapped(model: nn.Module, tensors: Dict[str, Tensor], function: Run, batch: Any) -> Any:
-    """`function(model, batch)` while `tensors` stand in the places of the parameters and buffers of those names."""
+    """`function(model, batch)` while `tensors` stand in the places of the parameters and buffers of those names.
+
+    Derivatives belong into `function`: activation checkpointing runs parts of the model again for them.
+    """
     named = {f"model.{name}": tensor for name, tensor in tensors.items()}
     return torch.func.functional_call(_Call(model, function), named, (batch,))
 
 
 def stand_in_tensors(model: nn.Module, layers: Iterable[nn.Module]) -> Dict[str, Tensor]:
     """Tensors for `swapped`: the weights of `layers` as leaves that share memory and require gradients, other
-    parameters detached, and copies of the buffers that a forward may write.
+    parameters detached, and copies of the buffers and embeddings that a forward may write.
     """
     weights = {id(stored(layer)) for layer in layers}
+    written = {id(module.weight) for module in model.modules() if _renormalizes(module)}
     tensors: Dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        tensors[name] = parameter.detach().requires_grad_(id(parameter) in weights)
-    fixed = _positions_of_weights(model)
+        tensor = parameter.detach()
+        tensors[name] = (tensor.clone() if id(parameter) in written else tensor).requires_grad_(
+            id(parameter) in weights
+        )
+    fixed = ids_of_positions(model)
     for name, buffer in model.named_buffers():
         if id(buffer) not in fixed:
             tensors[name] = buffer.detach().clone()
     return tensors
 
 
-def _positions_of_weights(model: nn.Module) -> set:
-    names = ("mask", "row_ptr", "col_idx")
-    return {id(module._buffers[name]) for module in model.modules() for name in names if name in module._buffers}
+def _renormalizes(module: nn.Module) -> bool:
+    """Whether the module's forward writes its weight."""
+    return isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None
 
 
 def run_on(model: nn.Module, data: Iterable[Any], run: Run) -> None:
@@ -62,11 +72,11 @@ def run_on(model: nn.Module, data: Iterable[Any], run: Run) -> None:
 
 
 def batch_gradients(
-    model: nn.Module, layers: List[nn.Module], data: Iterable[Any], loss: Loss, differentiable: bool = False
-) -> Iterator[Tuple[List[Optional[Tensor]], List[Tensor]]]:
+    model: nn.Module, layers: List[nn.Module], data: Iterable[Any], loss: Loss, further: Optional[Further] = None
+) -> Iterator[Gradients]:
     """For each batch the gradient of its loss in the weights of each layer, shaped as they are stored, None where the
-    loss does not depend on them; and the tensors that stood for the weights, in which the gradients themselves can be
-    differentiated if `differentiable`.
+    loss does not depend on them; or what `further` makes of these gradients, which it can differentiate in the tensors
+    that stand for the weights, its second argument.
 
     Random numbers are those that torch's generator has now, and it is left at them: two calls see the same.
 
@@ -78,13 +88,18 @@ def batch_gradients(
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     leaves = [tensors[names[id(stored(layer))]] for layer in layers]
     # torch's flash attention is differentiable once
-    attention = sdpa_kernel(SDPBackend.MATH) if differentiable else nullcontext()
+    attention = nullcontext() if further is None else sdpa_kernel(SDPBackend.MATH)
+
+    def differentiated(model: nn.Module, batch: Any) -> Gradients:
+        value = _checked_loss(loss(model, batch))
+        gradients = torch.autograd.grad(value, leaves, create_graph=further is not None, allow_unused=True)
+        return gradients if further is None else further(gradients, leaves)
+
     with torch.random.fork_rng(devices=[]), attention:
         for batch in each_batch(data):
             with torch.enable_grad():
-                value = _checked_loss(swapped(model, tensors, loss, batch))
-                gradients = torch.autograd.grad(value, leaves, create_graph=differentiable, allow_unused=True)
-            yield list(gradients), leaves
+                found = swapped(model, tensors, differentiated, batch)
+            yield found
 
 
 def mean_gradients(
@@ -97,7 +112,7 @@ def mean_gradients(
     """For each layer the mean over batches of `of(layer, gradient)`; the gradient counts as 0 where there is none."""
     sums: List[Tensor] = []
     batches = 0
-    for gradients, _ in batch_gradients(model, layers, data, loss):
+    for gradients in batch_gradients(model, layers, data, loss):
         batches += 1
         terms = [
             of(layer, torch.zeros_like(stored(layer)) if gradient is None else gradient)

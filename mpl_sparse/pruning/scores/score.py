@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Callable, Dict, Mapping, Union
+from typing import Any, Callable, Dict, Iterable, Mapping, Union
 
+import torch
 from torch import Tensor, nn
 
 from ...nn import Prunable, prunable_layers
@@ -35,6 +36,10 @@ class ModelScore(ABC):
         weights, gradients, requires_grad, buffers, training flags and torch's random numbers.
         """
 
+    def of_only(self, model: nn.Module, names: Iterable[str]) -> Scores:
+        """The scores of the layers of these names, and maybe others: for a score to which each layer is work."""
+        return self.of(model)
+
 
 Score = Union[LayerScore, ModelScore]
 
@@ -47,7 +52,7 @@ def scores_of(model: nn.Module, score: Score, layers: Mapping[str, Prunable]) ->
         ValueError: it gives the wrong number of them, or none for a layer.
     """
     if isinstance(score, ModelScore):
-        given: Dict[str, Any] = score.of(model) if layers else {}
+        given: Dict[str, Any] = score.of_only(model, layers) if layers else {}
     else:
         given = {name: score(layer) for name, layer in layers.items()}
     checked = {}
@@ -61,7 +66,8 @@ def scores_of(model: nn.Module, score: Score, layers: Mapping[str, Prunable]) ->
             raise ValueError(
                 f"score must give {(layer.num_weight,)} numbers for the layer {name!r}, got {tuple(scores.shape)}"
             )
-        checked[name] = scores.detach()
+        # torch selects no lowest of bools
+        checked[name] = scores.detach().to(torch.uint8) if scores.dtype == torch.bool else scores.detach()
     return checked
 
 

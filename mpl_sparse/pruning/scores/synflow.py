@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, Dict, Iterable
+from typing import Any, Dict, Iterable, Optional, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,14 @@ __all__ = ["SynFlow"]
 
 
 class SynFlow(ModelScore):
-    """|w| * dR/d|w|: the synaptic flow through a weight. R is the sum of the outputs for one input of ones, with the
+    """|w| * |dR/d|w||: the synaptic flow through a weight. R is the sum of the outputs for one input of ones, with the
     absolute values of all parameters.
 
     Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow" (2020,
     arXiv:2006.05467). As in the paper's code, the model runs in eval mode and float64 with the absolute value of all of
-    its state, the statistics of batch norms included. The algorithm prunes in 100 rounds, of which each leaves the
-    same share of what the last one left: `prune` does so by default.
+    its state, the statistics of batch norms included, and a derivative below 0, as layer norms have it, counts with its
+    absolute value. The algorithm prunes in 100 rounds, of which each leaves the same share of what the last one left:
+    `prune` does so by default.
 
     Args:
         data: batches that can be gone through again; of the first one only the shape of one sample is used.
@@ -47,14 +48,17 @@ class SynFlow(ModelScore):
         tensors = _absolute(model, stand_in_tensors(model, layers.values()))
         names = {id(parameter): name for name, parameter in model.named_parameters()}
         leaves = [tensors[names[id(stored(layer))]] for layer in layers.values()]
+
+        def differentiated(model: nn.Module, sample: Any) -> Sequence[Optional[Tensor]]:
+            return torch.autograd.grad(_total(self.run(model, sample)), leaves, allow_unused=True)
+
         with training_flags_restored(model), torch.random.fork_rng(devices=[]), torch.enable_grad():
             for module in model.modules():
                 module.training = False
             sample = _ones(next(each_batch(self.data)))
-            flow = _total(swapped(model, tensors, self.run, sample))
-            gradients = torch.autograd.grad(flow, leaves, allow_unused=True)
+            gradients = swapped(model, tensors, differentiated, sample)
         return {
-            name: at_remaining(layer, torch.zeros_like(leaf) if gradient is None else gradient * leaf.detach())
+            name: at_remaining(layer, torch.zeros_like(leaf) if gradient is None else (gradient * leaf).detach().abs())
             for (name, layer), leaf, gradient in zip(layers.items(), leaves, gradients)
         }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..storage import positions
 from .batches import Run, check_data, check_function, run_inputs
-from .inputs import groups_of, square_sums, watch_inputs
+from .inputs import check_finite, groups_of, square_sums, watch_inputs
 from .score import ModelScore, Scores, layers_by_name
 
 __all__ = ["Wanda"]
@@ -39,8 +39,15 @@ class Wanda(ModelScore):
         self.run = check_function("run", run)
 
     def of(self, model: nn.Module) -> Scores:
-        """See `ModelScore.of`. Takes memory for one number for each input feature of a layer."""
-        layers = layers_by_name(model)
+        """See `ModelScore.of`. Takes memory for one number for each input feature of a layer. ValueError if a layer's
+        inputs are not finite.
+        """
+        return self.of_only(model, layers_by_name(model))
+
+    def of_only(self, model: nn.Module, names: Iterable[str]) -> Scores:
+        """See `ModelScore.of_only`."""
+        by_name = layers_by_name(model)
+        layers = {name: by_name[name] for name in names}
         squares = {
             name: torch.zeros(groups_of(layer), layer.weight_shape[1:].numel(), dtype=torch.float64)
             for name, layer in layers.items()
@@ -51,7 +58,9 @@ class Wanda(ModelScore):
 
         watch_inputs(model, layers, self.data, self.run, see)
         return {
-            name: (layer.remaining_weight().double().abs() * per_weight(layer, squares[name].sqrt()))
+            name: (
+                layer.remaining_weight().double().abs() * per_weight(layer, check_finite(name, squares[name]).sqrt())
+            )
             for name, layer in layers.items()
         }
 

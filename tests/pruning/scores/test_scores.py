@@ -12,9 +12,11 @@ import odd_models  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from odd_models import batches, odd_forms, plain_weight  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
-from mpl_sparse import pruning  # noqa: E402
-from mpl_sparse.nn import prunable, prunable_layers, to_sparse  # noqa: E402
+from mpl_sparse import optim, pruning  # noqa: E402
+from mpl_sparse.nn import prunable, prunable_layers, to_dense, to_sparse  # noqa: E402
+from mpl_sparse.pruning.scores import cross_entropy  # noqa: E402
 
 every_form = pytest.mark.parametrize("form", odd_models.FORMS)
 
@@ -85,7 +87,14 @@ def test_grasp(form, count):
         found = torch.autograd.grad(flow, weights, allow_unused=True)
         products.append({n: torch.zeros_like(w) if p is None else p for n, w, p in zip(masks, weights, found)})
     expected = {name: plain_weight(plain, name) * product for name, product in mean(products).items()}
-    check(pruning.GraSP(data).of(model), expected, masks)
+    check(pruning.GraSP(data, cross_entropy).of(model), expected, masks)
+
+
+def test_grasp_softens_the_classes_by_itself():
+    """The paper's code: logits by 200."""
+    _, model, masks = odd_forms("masked")
+    soft = pruning.GraSP(batches(), lambda model, batch: F.cross_entropy(model(batch[0]) / 200, batch[1])).of(model)
+    torch.testing.assert_close(pruning.GraSP(batches()).of(model), soft)
 
 
 def test_grasp_is_the_change_of_the_gradients_norm():
@@ -98,7 +107,7 @@ def test_grasp_is_the_change_of_the_gradients_norm():
         loss = F.cross_entropy(model(data[0][0]), data[0][1])
         return sum(g.square().sum() for g in torch.autograd.grad(loss, [model[0].weight, model[2].weight])).item()
 
-    scores = pruning.GraSP(data).of(model)
+    scores = pruning.GraSP(data, cross_entropy).of(model)
     step = 1e-5
     for name, layer in prunable_layers(model):
         flat = layer.weight.data.view(-1)
@@ -138,6 +147,19 @@ def test_synflow_in_float32_is_computed_in_float64():
     torch.testing.assert_close(scores["7"], torch.full((100,), 1e59, dtype=torch.float64))
     conserved = [score.sum().item() for score in scores.values()]
     assert conserved == pytest.approx([1e61] * 60)  # the paper's theorem 1
+
+
+def test_synflow_of_a_negative_derivative():
+    model = prunable(nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 3)).double())
+    nn.init.normal_(model[1].weight)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.abs_()
+    twin(torch.ones(1, 6).double()).sum().backward()
+    scores = pruning.SynFlow([torch.randn(2, 6)]).of(model)
+    assert (twin[0].weight.grad < 0).any()
+    torch.testing.assert_close(scores["0"], (twin[0].weight.grad * twin[0].weight).abs().reshape(-1))
 
 
 @every_form
@@ -269,6 +291,46 @@ def test_movement_of_a_pruned_weight_is_forgotten(form):
     assert not sums[~kept].any() and sums[kept].all()
 
 
+@every_form
+@pytest.mark.parametrize("convert", [to_sparse, to_dense])
+def test_movement_goes_along_when_layers_change_their_form(form, convert):
+    plain, model, masks = odd_forms(form)
+    movement, sums = pruning.Movement(), {}
+    for inputs, classes in batches(2):
+        plain.zero_grad(), model.zero_grad()
+        F.cross_entropy(plain(inputs), classes).backward()
+        F.cross_entropy(model(inputs), classes).backward()
+        movement.accumulate(model)
+        for name in masks:
+            weight = plain_weight(plain, name).detach()
+            gradient = plain_weight(plain, name).grad
+            sums[name] = sums.get(name, 0) - (torch.zeros_like(weight) if gradient is None else weight * gradient)
+        model = convert(model)
+        check(movement.of(model), sums, masks)
+
+
+@every_form
+def test_movement_keeps_what_a_new_task_needs(form):
+    """The paper's figure 1: large weights of the old task move towards zero, small ones of the new one away from it."""
+    model = nn.Sequential(nn.Linear(20, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        model[0].weight[:, :10], model[0].weight[:, 10:], model[1].weight[:] = 1.0, 0.1, 1.0
+    prunable(model)
+    if form != "masked":
+        model = to_sparse(model, exclude="1" if form == "mixed" else ())
+    movement, optimizer = pruning.Movement(), optim.SGD(model.parameters(), lr=0.01)
+    inputs = torch.randn(200, 20).double()
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.mse_loss(model(inputs), inputs[:, 10:].sum(1, keepdim=True)).backward()
+        movement.accumulate(model)
+        optimizer.step()
+    new = torch.arange(20) >= 10
+    assert (model[0].remaining_weight()[~new].min() > model[0].remaining_weight()[new].max()).item()
+    pruning.prune(model, {"0": 0.5}, score=movement)
+    assert torch.equal(model[0].mask.reshape(-1), new)
+
+
 def test_movement_before_anything_moved():
     _, model, _ = odd_forms("masked")
     with pytest.raises(ValueError, match="no movements yet"):
@@ -327,6 +389,38 @@ def test_a_failing_run_leaves_no_trace(form, kind):
     for old, new in zip(before, everything(model)):
         torch.testing.assert_close(new, old, rtol=0, atol=0)
     assert torch.equal(torch.random.get_rng_state(), random)
+
+
+class Checkpointed(nn.Module):
+    """Runs its first layers again in the backward, if `again`; the forward writes its embeddings and buffers."""
+
+    def __init__(self, again):
+        super().__init__()
+        self.again = again
+        self.words = nn.Embedding(9, 12, max_norm=0.5)
+        self.register_buffer("mask", torch.zeros(()))  # of its own, and written
+        self.body = nn.Sequential(nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, words):
+        inputs = self.words(words).flatten(1)
+        self.mask += 1
+        return self.head(checkpoint(self.body, inputs, use_reentrant=False) if self.again else self.body(inputs))
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("kind", NEED_DATA, ids=lambda kind: kind.__name__)
+def test_a_model_that_runs_again_in_the_backward_and_writes_its_state(kind, sparse):
+    plain, again = (prunable(Checkpointed(again)) for again in (False, True))
+    again.load_state_dict(plain.state_dict())
+    if sparse:
+        plain, again = to_sparse(plain), to_sparse(again)
+    data = [(torch.randint(9, (6, 3)), torch.randint(3, (6,))) for _ in range(2)]
+    before = everything(again)
+    expected, scores = kind(data).of(plain), kind(data).of(again)
+    for old, new in zip(before, everything(again)):
+        torch.testing.assert_close(new, old, rtol=0, atol=0)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", NEED_DATA, ids=lambda kind: kind.__name__)
