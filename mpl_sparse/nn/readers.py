@@ -39,6 +39,7 @@ _DEEP = {"modules", "named_modules", "get_submodule"}
 _WALKS = {"children", "named_children", "values", "items", "get", "pop", *_DEEP}
 _GATHERING = {"enumerate", "zip", "reversed", "list", "tuple", "set", "sorted", "iter", "next", "filter", "map", "dict"}
 _DEPTH = 8  # of calls, from a forward on
+_PASSES = 20  # over the assignments of a function: a `__getattr__` may make a new object each time
 _CALL_ONLY = {nn.Sequential, nn.ModuleList, nn.ModuleDict}
 _TRIVIAL = (str, bytes, int, float, complex, type(None), torch.dtype, torch.device, torch.Size)
 
@@ -46,16 +47,19 @@ _TRIVIAL = (str, bytes, int, float, complex, type(None), torch.dtype, torch.devi
 class _Object:
     """An object of the model, equal to itself alone."""
 
-    __slots__ = ("it",)
+    __slots__ = ("it", "_identity")
 
     def __init__(self, it: Any) -> None:
         self.it = it
+        # each look-up of a method makes another object of it
+        parts = (it.__func__, it.__self__) if isinstance(it, MethodType) else (it,)
+        self._identity = tuple(map(id, parts))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Object) and other.it is self.it
+        return isinstance(other, _Object) and other._identity == self._identity
 
     def __hash__(self) -> int:
-        return id(self.it)
+        return hash(self._identity)
 
 
 Objects = FrozenSet[_Object]
@@ -202,8 +206,9 @@ class _Body:
         self.scope.update(keywords)
         if declared.vararg is not None:
             self.scope[declared.vararg.arg] = _union(arguments[len(names) :])
-        while self._bind():  # until no name may stand for more
-            pass
+        for _ in range(_PASSES):  # until no name may stand for more
+            if not self._bind():
+                break
         returned = self.value(self.definition.body) if isinstance(self.definition, ast.Lambda) else _NONE
         for node in self.nodes:
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):

@@ -310,6 +310,32 @@ class InAHook(Base):
         return self.a(x)
 
 
+class ByAMethodInAVariable(Base):
+    def forward(self, x):
+        for function in (self.mix, self.mix):
+            mix = function
+        return mix(self.a(x))
+
+    def mix(self, x):
+        return x @ self.b.weight
+
+
+class Made:
+    """Whatever is asked of it is new."""
+
+    def __getattr__(self, name):
+        return Made()
+
+
+class ByNewObjects(Base):
+    def __getattr__(self, name):
+        return Made() if name == "made" else super().__getattr__(name)
+
+    def forward(self, x):
+        made = self.made
+        return self.a(x) @ self.b.weight if made else x
+
+
 READERS = [
     Direct,
     ByName,
@@ -342,6 +368,8 @@ READERS = [
     OfTheClass,
     ByAnotherName,
     InAHook,
+    ByAMethodInAVariable,
+    ByNewObjects,
 ]
 
 
