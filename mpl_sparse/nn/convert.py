@@ -10,6 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .conv2d import DenseConv2d, SparseConv2d
 from .conversions import Conversion, remember
@@ -234,7 +235,7 @@ def _has_weight(module: nn.Module) -> bool:
     return (
         not isinstance(module, PrunableLSTM)
         and isinstance(module, tuple(kind.plain for kind in _KINDS))
-        or any(parameter is not None and parameter.dim() >= 2 for parameter in module._parameters.values())
+        or any(each is not None and not is_lazy(each) and each.dim() >= 2 for each in module._parameters.values())
     )
 
 

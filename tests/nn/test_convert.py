@@ -242,6 +242,13 @@ class WrappedTensor(torch.Tensor):
     """A weight that is more than its numbers."""
 
 
+@pytest.mark.parametrize("lazy", [nn.LazyConv1d, nn.LazyConvTranspose2d])
+@pytest.mark.parametrize("convert", [prunable, to_sparse])
+def test_lazy_layers_of_other_kinds_are_not_asked(lazy, convert):
+    model = convert(nn.Sequential(lazy(3, 1), nn.Linear(3, 3)))
+    assert [row.name for row in conversion_report(model).rows] == ["1"]
+
+
 def test_weights_that_are_no_plain_tensors_are_left_alone():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     model[0].weight = nn.Parameter(model[0].weight.detach().as_subclass(WrappedTensor))
