@@ -111,8 +111,10 @@ def other_uses(model: nn.Module, becomes: Becomes) -> Dict[nn.Module, str]:
         forward = vars(module).get("forward", type(module).forward)
         own = _these([module])
         _Walk(module, uses).run(forward, () if isinstance(forward, MethodType) else (own,))
-        if type(module).__call__ is not nn.Module.__call__:
-            _Walk(module, uses).run(type(module).__call__, (own,))
+        for name in ("__call__", "train"):  # some multiply weights beforehand when they change to eval mode
+            method = getattr(type(module), name)
+            if method is not getattr(nn.Module, name):
+                _Walk(module, uses).run(method, (own,))
     return uses.found
 
 

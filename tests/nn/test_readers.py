@@ -498,6 +498,21 @@ class ByItsCall(Base):
         return self.a(x)
 
 
+class WhenItsModeChanges(Base):
+    """It keeps a weight for eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = None
+
+    def train(self, mode=True):
+        self.kept = None if mode else self.b.weight.detach().T
+        return super().train(mode)
+
+    def forward(self, x):
+        return self.b(self.a(x)) if self.kept is None else self.a(x) @ self.kept
+
+
 class GivenToAModule(Base):
     def __init__(self):
         super().__init__()
@@ -601,6 +616,7 @@ READERS = [
     Dispatched,
     ByADescriptor,
     ByItsCall,
+    WhenItsModeChanges,
     GivenToAModule,
     GivenToANewObject,
     ByAForeignForward,
