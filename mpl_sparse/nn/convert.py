@@ -10,6 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .conv2d import DenseConv2d, SparseConv2d
 from .conversions import Conversion, remember
@@ -108,6 +109,9 @@ def to_sparse(model: nn.Module, min_sparsity: float = 0.0, exclude: Patterns = (
     `conversion_report` of the copy tells what became of each layer, and why. A masked layer that shares its weight with
     another module, or whose weight or type other code of the model looks at, stays as it is, with a warning.
 
+    Weights that are exactly zero now are gone, whatever the mask says. Where that leaves a layer none, as in a head
+    that starts at zero, it warns: such a layer could no longer learn. Exclude it, or give it numbers first.
+
     Args:
         min_sparsity: layers with a smaller share of pruned weights stay dense.
         exclude: names or patterns of layers that stay dense, as in `prunable`.
@@ -136,6 +140,9 @@ def to_sparse(model: nn.Module, min_sparsity: float = 0.0, exclude: Patterns = (
                 sparse = _kind_of(module).sparse.from_dense(module)  # type: ignore[union-attr]
                 pruned = _pruned_share(sparse)
                 why = f"{pruned:.1%} pruned"
+                if isinstance(module, Masked) and sparse.num_weight == 0 < module.num_weight:
+                    why += ", as all weights that its mask keeps are zero"
+                    warnings.warn(f"{name} has no weight left to train: all that its mask keeps are zero", stacklevel=2)
                 if pruned < least:
                     why += f", less than min_sparsity={min_sparsity}"
                 else:
@@ -234,7 +241,7 @@ def _has_weight(module: nn.Module) -> bool:
     return (
         not isinstance(module, PrunableLSTM)
         and isinstance(module, tuple(kind.plain for kind in _KINDS))
-        or any(parameter is not None and parameter.dim() >= 2 for parameter in module._parameters.values())
+        or any(each is not None and not is_lazy(each) and each.dim() >= 2 for each in module._parameters.values())
     )
 
 

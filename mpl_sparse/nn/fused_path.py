@@ -8,12 +8,17 @@ from .prunable_layer import Prunable
 
 __all__ = ["calls_its_layers", "leave_fused_path"]
 
+_METHODS = {"forward", "_sa_block", "_ff_block"}
 _ENCODERS = (nn.TransformerEncoderLayer, nn.TransformerEncoder)
 
 
 def calls_its_layers(module: nn.Module) -> bool:
     """Whether `module` is an encoder of torch's own, which calls its layers once `leave_fused_path` has been here."""
-    return isinstance(module, _ENCODERS) and type(module).forward in [each.forward for each in _ENCODERS]
+    return any(isinstance(module, each) and _computes_as(type(module), each) for each in _ENCODERS)
+
+
+def _computes_as(cls: type, encoder: type) -> bool:
+    return all(getattr(cls, name) is method for name, method in vars(encoder).items() if name in _METHODS)
 
 
 def leave_fused_path(model: nn.Module) -> None:

@@ -242,6 +242,24 @@ class WrappedTensor(torch.Tensor):
     """A weight that is more than its numbers."""
 
 
+def test_a_layer_that_starts_at_zero_is_told_of():
+    model = prunable(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)))
+    nn.init.zeros_(model[1].weight)
+    model[2].prune_by_pct(1)
+    with pytest.warns(UserWarning, match="1 has no weight left to train: all that its mask keeps are zero") as warned:
+        sparse = to_sparse(model)
+    assert len(warned) == 1
+    whys = [row.why for row in conversion_report(sparse).rows]
+    assert whys[1:] == ["100.0% pruned, as all weights that its mask keeps are zero", "100.0% pruned"]
+
+
+@pytest.mark.parametrize("lazy", [nn.LazyConv1d, nn.LazyConvTranspose2d])
+@pytest.mark.parametrize("convert", [prunable, to_sparse])
+def test_lazy_layers_of_other_kinds_are_not_asked(lazy, convert):
+    model = convert(nn.Sequential(lazy(3, 1), nn.Linear(3, 3)))
+    assert [row.name for row in conversion_report(model).rows] == ["1"]
+
+
 def test_weights_that_are_no_plain_tensors_are_left_alone():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
     model[0].weight = nn.Parameter(model[0].weight.detach().as_subclass(WrappedTensor))

@@ -1,10 +1,13 @@
 """Layers whose weight or type other code looks at: they are found, and the model computes what it did."""
 
+import collections
 import copy
 import functools
 import gc
+import importlib
 import operator
 import re
+import sys
 import weakref
 
 import pytest
@@ -310,6 +313,258 @@ class InAHook(Base):
         return self.a(x)
 
 
+class ByAMethodInAVariable(Base):
+    def forward(self, x):
+        for function in (self.mix, self.mix):
+            mix = function
+        return mix(self.a(x))
+
+    def mix(self, x):
+        return x @ self.b.weight
+
+
+class Made:
+    """Whatever is asked of it is new."""
+
+    def __getattr__(self, name):
+        return Made()
+
+
+class ByNewObjects(Base):
+    def __getattr__(self, name):
+        return Made() if name == "made" else super().__getattr__(name)
+
+    def forward(self, x):
+        made = self.made
+        return self.a(x) @ self.b.weight if made else x
+
+
+def scale(layer, x):
+    return x @ layer.weight
+
+
+class ByCheckpoint(Base):
+    def forward(self, x):
+        return checkpoint(scale, self.b, self.a(x), use_reentrant=False)
+
+
+class ByCheckpointOfAMethod(Base):
+    def forward(self, x):
+        return checkpoint(self.mix, self.a(x), use_reentrant=False)
+
+    def mix(self, x):
+        return x @ self.b.weight
+
+
+class ByAnAutogradFunction(Base):
+    def forward(self, x):
+        return Product.apply(self.a(x), self.b)
+
+
+class Product(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, layer):
+        return x @ layer.weight
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+class ByPartialOfABuiltin(Base):
+    def __init__(self):
+        super().__init__()
+        self.function = functools.partial(F.linear, weight=self.b.weight)
+
+    def forward(self, x):
+        return self.function(self.a(x))
+
+
+class ByNamedLambda(Base):
+    def forward(self, x):
+        mix = lambda layer, x: x @ layer.weight  # noqa: E731
+        return mix(self.b, self.a(x))
+
+
+class OfAnInnerFunction(Base):
+    def forward(self, x):
+        def pick():
+            return self.b
+
+        return self.a(x) @ pick().weight
+
+
+class ByAWeakReference(Base):
+    def __init__(self):
+        super().__init__()
+        self.references = [weakref.ref(self.b)]
+
+    def forward(self, x):
+        return self.a(x) @ self.references[0]().weight
+
+
+Named = collections.namedtuple("Named", "layer")
+
+
+class OfANamedTuple(Base):
+    def __init__(self):
+        super().__init__()
+        self.named = Named(self.b)
+
+    def forward(self, x):
+        return self.a(x) @ self.named.layer.weight
+
+
+class BySpreadArguments(Base):
+    def forward(self, x):
+        return scale(*(self.b, self.a(x)))
+
+
+class BySpreadKeywords(Base):
+    def forward(self, x):
+        keywords = {"layer": self.b, "x": self.a(x)}
+        return scale(**keywords)
+
+
+class ByAnyKeywords(Base):
+    def forward(self, x):
+        return self.mix(layer=self.b, x=self.a(x))
+
+    @staticmethod
+    def mix(**keywords):
+        return keywords["x"] @ keywords["layer"].weight
+
+
+class ByADefault(Base):
+    def __init__(self):
+        super().__init__()
+
+        def function(x, layer=self.b):
+            return x @ layer.weight
+
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.a(x))
+
+
+class OfASum(Base):
+    def forward(self, x):
+        x = self.a(x)
+        for layer in [self.b] + [self.b]:
+            x = x @ layer.weight
+        return x
+
+
+class OfACachedMethod(Base):
+    @functools.lru_cache  # noqa: B019
+    def table(self):
+        return self.b.weight
+
+    def forward(self, x):
+        return self.a(x) @ self.table()
+
+
+class Dispatched(Base):
+    @functools.singledispatchmethod
+    def mix(self, x):
+        return x
+
+    @mix.register
+    def _(self, x: torch.Tensor):
+        return x @ self.b.weight
+
+    def forward(self, x):
+        return self.mix(self.a(x))
+
+
+class WeightOf:
+    def __get__(self, owner, cls=None):
+        return owner.b.weight
+
+
+class ByADescriptor(Base):
+    table = WeightOf()
+
+    def forward(self, x):
+        return self.a(x) @ self.table
+
+
+class ByItsCall(Base):
+    def __call__(self, x):
+        return super().__call__(x) @ self.b.weight
+
+    def forward(self, x):
+        return self.a(x)
+
+
+class WhenItsModeChanges(Base):
+    """It keeps a weight for eval mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = None
+
+    def train(self, mode=True):
+        self.kept = None if mode else self.b.weight.detach().T
+        return super().train(mode)
+
+    def forward(self, x):
+        return self.b(self.a(x)) if self.kept is None else self.a(x) @ self.kept
+
+
+class GivenToAModule(Base):
+    def __init__(self):
+        super().__init__()
+        self.user = User()
+
+    def forward(self, x):
+        return self.user(self.a(x), self.b)
+
+
+class User(nn.Module):
+    def forward(self, x, layer):
+        return x @ layer.weight
+
+
+class GivenToANewObject(Base):
+    def forward(self, x):
+        return Holder(self.b)(self.a(x))
+
+
+class ByAForeignForward(Base):
+    def forward(self, x):
+        return nn.Linear.forward(self.b, self.a(x))
+
+
+class InABackwardHook(Base):
+    def __init__(self):
+        super().__init__()
+        self.b.register_full_backward_hook(lambda layer, to_input, _: (to_input[0] @ layer.weight,))
+
+    def forward(self, x):
+        return self.b(self.a(x))
+
+
+class TypeByClass(Base):
+    def forward(self, x):
+        x = self.b(x)
+        return self.a(x.relu() if self.b.__class__ is nn.Linear else x)
+
+
+class TypeByName(Base):
+    def forward(self, x):
+        x = self.b(x)
+        return self.a(x.relu() if type(self.b).__name__ == "Linear" else x)
+
+
+class TypeByTable(Base):
+    activations = {nn.Linear: torch.relu}
+
+    def forward(self, x):
+        return self.a(self.activations.get(type(self.b), torch.sin)(self.b(x)))
+
+
 READERS = [
     Direct,
     ByName,
@@ -342,7 +597,63 @@ READERS = [
     OfTheClass,
     ByAnotherName,
     InAHook,
+    ByAMethodInAVariable,
+    ByNewObjects,
+    ByCheckpoint,
+    ByCheckpointOfAMethod,
+    ByAnAutogradFunction,
+    ByPartialOfABuiltin,
+    ByNamedLambda,
+    OfAnInnerFunction,
+    ByAWeakReference,
+    OfANamedTuple,
+    BySpreadArguments,
+    BySpreadKeywords,
+    ByAnyKeywords,
+    ByADefault,
+    OfASum,
+    OfACachedMethod,
+    Dispatched,
+    ByADescriptor,
+    ByItsCall,
+    WhenItsModeChanges,
+    GivenToAModule,
+    GivenToANewObject,
+    ByAForeignForward,
+    InABackwardHook,
+    TypeByClass,
+    TypeByName,
+    TypeByTable,
 ]
+
+
+class ByATableOfItsOwn(Base):
+    """What is in the table is not known before the forward runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = {}
+
+    def forward(self, x):
+        self.table["last"] = self.b
+        return self.a(x) @ self.table["last"].weight
+
+
+class ByAppending(Base):
+    def forward(self, x):
+        layers = []
+        layers.append(self.b)
+        return self.a(x) @ layers[0].weight
+
+
+class Penalised(Base):
+    def forward(self, x):
+        return self.b(self.a(x)) + sum(parameter.pow(2).sum() for parameter in self.parameters())
+
+
+class OfACopy(Base):
+    def forward(self, x):
+        return self.a(x) @ copy.deepcopy(self.b).weight
 
 
 class ByVars(Base):
@@ -365,6 +676,8 @@ class ByAttrgetter(Base):
         return self.a(x) @ operator.attrgetter("b.weight")(self)
 
 
+UNKNOWN = [ByVars, ByPath, ByStateDict, ByAttrgetter, ByATableOfItsOwn, ByAppending, Penalised, OfACopy]
+
 WITHOUT_SOURCE = """
 class Typed(Base):
     def forward(self, x):
@@ -373,6 +686,14 @@ class Typed(Base):
 class Harmless(Base):
     def forward(self, x):
         return self.b(self.a(x))
+
+class ByAnAssembledName(Base):
+    def forward(self, x):
+        return F.linear(self.a(x), getattr(self.b, "we" + "ight"))
+
+class TypeTested(Base):
+    def forward(self, x):
+        return self.a(x).relu() if isinstance(self.b, nn.Linear) else self.b(x)
 """
 
 
@@ -397,10 +718,10 @@ def test_what_is_read_stays_dense(kind):
     plain.load_state_dict(masked.state_dict(), strict=False)  # pruned weights are zero in it
     torch.testing.assert_close(sparse(x), plain(x))
     said = [row.why for row in conversion_report(model).left]
-    assert said and all(re.search("reads its|asks for its type|calls it with another weight", why) for why in said)
+    assert said and all(re.search("reads its|asks for its type|calls it with|gives it to", why) for why in said)
 
 
-@pytest.mark.parametrize("kind", [ByVars, ByPath, ByStateDict, ByAttrgetter])
+@pytest.mark.parametrize("kind", UNKNOWN)
 def test_where_it_is_not_known_which_is_read_all_stay_dense(kind):
     model = prunable(kind())
     assert not prunable_layers(model)
@@ -415,6 +736,8 @@ def test_without_source_the_names_tell():
     (why, _) = (row.why for row in conversion_report(model).rows)
     assert why == "Typed.forward may read its weight, for its source is not at hand"
     assert len(prunable_layers(prunable(known["Harmless"]()))) == 2
+    assert not prunable_layers(prunable(known["ByAnAssembledName"]()))
+    assert not prunable_layers(prunable(known["TypeTested"]()))
 
 
 def test_models_are_not_kept_alive():
@@ -441,6 +764,21 @@ class Facts(Base):
         return checkpoint(self.a, x.to(self.a.weight.dtype), use_reentrant=False)
 
 
+class NextParameter(Facts):
+    """Asks for the dtype of the first parameter, as many do."""
+
+    def forward(self, x):
+        first = next(self.parameters())
+        return self.a(x.to(first.dtype).to(next(iter(self.parameters())).device))
+
+
+class Batch(Facts):
+    """Its input has weights of its own."""
+
+    def forward(self, x):
+        return self.a(getattr(x, "weight", x) if x.dim() == 2 else x.weight)
+
+
 class Looping(nn.Module):
     def __init__(self):
         super().__init__()
@@ -455,7 +793,7 @@ class Looping(nn.Module):
         return layer(x) if depth == 0 else self.run(layer, x, depth - 1)
 
 
-@pytest.mark.parametrize("kind, count", [(Facts, 1), (Looping, 3)])
+@pytest.mark.parametrize("kind, count", [(Facts, 1), (NextParameter, 1), (Batch, 1), (Looping, 3)])
 def test_what_is_only_called_is_prunable(kind, count):
     model, x = kind().double(), torch.randn(3, 4, dtype=torch.float64)
     sparse, masked = convert(model, count)
@@ -498,3 +836,51 @@ def test_an_fx_graph_that_reads_a_weight():
     graph = torch.fx.symbolic_trace(Direct())
     prunable(graph)
     assert [name for name, _ in prunable_layers(graph)] == ["a"]
+
+
+def test_a_scripted_part_is_left_alone():
+    model = nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(4, 4))), nn.Linear(4, 4))
+    x = torch.randn(2, 4)
+    expected = model(x)
+    assert [name for name, _ in prunable_layers(prunable(model))] == ["1"]
+    assert torch.equal(model(x), expected)
+
+
+class OwnFeedForward(nn.TransformerEncoderLayer):
+    def _ff_block(self, x):
+        return x @ self.linear1.weight.T @ self.linear2.weight.T
+
+
+def test_an_encoder_with_a_block_of_its_own():
+    model = prunable(OwnFeedForward(4, 2, 8, batch_first=True))
+    assert not prunable_layers(model)
+
+
+def test_the_activation_of_an_encoder():
+    table = nn.Linear(8, 8)
+    encoder = nn.TransformerEncoderLayer(4, 2, 8, activation=lambda x: x @ table.weight)
+    model = prunable(nn.ModuleList([table, encoder]))
+    assert [name for name, _ in prunable_layers(model)] == ["1.linear1", "1.linear2"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="match is of Python 3.10")
+def test_a_match_of_its_type(tmp_path, monkeypatch):
+    (tmp_path / "matching.py").write_text(
+        """
+from torch import nn
+
+class Matching(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        match self.b:
+            case nn.Linear():
+                return self.a(self.b(x).relu())
+        return self.a(self.b(x))
+"""
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model = prunable(importlib.import_module("matching").Matching())
+    assert [name for name, _ in prunable_layers(model)] == ["a"]
