@@ -73,7 +73,7 @@ def test_names_that_do_not_fit_the_terminal(tmp_path):
 def test_what_takes_more_memory_than_there_is(tmp_path, monkeypatch, capsys):
     source = tmp_path / "source.mpl"
     mpl_sparse.save(np.ones(3), source)
-    monkeypatch.setattr(conversion, "read", lambda *_: np.empty(2**62, np.uint8))
+    monkeypatch.setattr(conversion, "read", lambda *_: bytearray(sys.maxsize))
     status, out, err = run("convert", source, tmp_path / "target.mpl", capsys=capsys)
     assert (status, out, err) == (1, "", "mpl-sparse convert: there is not enough memory\n")
     assert os.listdir(tmp_path) == ["source.mpl"]
