@@ -73,9 +73,9 @@ class Summary:
             ImportError: rich is not installed.
         """
         box, text, table = (needed(f"rich.{name}", by="Summary.to_rich") for name in ("box", "text", "table"))
-        shown = table.Table(box=box.SIMPLE_HEAD, show_footer=True, padding=(0, 1, 0, 0), pad_edge=False)
+        shown = table.Table(box=box.SIMPLE_HEAD, show_footer=True, padding=0, pad_edge=False)
         for place, (heading, total) in enumerate(zip(self._heading(), self._cells(self.total, rounded))):
-            wrapped = heading.replace(" ", "\n").replace("multiply-", "multiply-\n")
+            wrapped = heading.replace(" ", "\n").replace("multiply-", "multi-\nply-\n")  # narrow enough for 80 columns
             side = {"justify": "right", "no_wrap": True} if place >= 3 else {"overflow": "fold"}
             shown.add_column(wrapped, text.Text(total), vertical="bottom", **side)
         for row in self.rows:
