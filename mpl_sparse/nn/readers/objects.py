@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from types import MethodType
-from typing import Any, Dict, FrozenSet, Iterable, List
+from types import BuiltinMethodType, MethodType
+from typing import Any, Dict, FrozenSet, Iterable, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,11 @@ class Object:
 
     def __init__(self, it: Any) -> None:
         self.it = it
-        # each look-up of a method makes another object of it
-        parts = (it.__func__, it.__self__) if isinstance(it, MethodType) else (it,)
-        self._identity = tuple(map(id, parts))
+        self._identity: Tuple[Any, ...] = (id(it),)
+        if isinstance(it, MethodType):  # each look-up of a method makes another object of it
+            self._identity = (id(it.__func__), id(it.__self__))
+        elif isinstance(it, BuiltinMethodType):
+            self._identity = (it.__name__, id(it.__self__))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Object) and other._identity == self._identity

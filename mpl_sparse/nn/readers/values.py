@@ -6,7 +6,7 @@ import ast
 import functools
 import inspect
 import weakref
-from types import FunctionType, MemberDescriptorType, MethodType
+from types import ClassMethodDescriptorType, FunctionType, MemberDescriptorType, MethodType
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import torch
@@ -158,6 +158,8 @@ class Values:
             return self.walk.run(MethodType(type(known).__get__, known), (these([owner]),))
         if isinstance(known, (staticmethod, classmethod)):
             return these([known.__func__ if isinstance(known, staticmethod) else MethodType(known.__func__, owner)])
+        if isinstance(known, ClassMethodDescriptorType):  # autograd.Function.apply is one from torch 2.14 on
+            return these([getattr(owner, name)])
         if isinstance(known, FunctionType):
             return these([known if isinstance(owner, type) else MethodType(known, owner)])
         if hasattr(known, "__wrapped__") and not isinstance(owner, type):  # functools.lru_cache
@@ -240,14 +242,14 @@ class Values:
         """What becomes of layers, and of functions, that are handed to what is not followed otherwise."""
         if not given or self._leads_on(called):
             return
+        applied = _applied(called)
         layers = [each.it for each in given if isinstance(each.it, nn.Module) and self._is_layer(each.it)]
-        function = getattr(called, "__self__", None)
         if isinstance(called, nn.Module):
             if layers and not self._is_layer(called):
                 forward = vars(called).get("forward", MethodType(type(called).forward, called))
                 self.walk.run(forward, arguments, keywords)
-        elif isinstance(function, type) and issubclass(function, torch.autograd.Function):
-            for method in (function.forward, function.backward):
+        elif applied is not None:
+            for method in (applied.forward, applied.backward):
                 self.walk.run(method, (NONE, *arguments), keywords)
         elif isinstance(called, FunctionType) and called.__name__ == "forward":
             self.walk.note(layers, self.function, f"gives it to {called.__qualname__}")
@@ -264,7 +266,15 @@ class Values:
         own = isinstance(receiver, nn.Module) and (called.__func__.__name__ == "forward" or self._is_layer(receiver))
         if isinstance(called, functools.partial):
             return True
-        return not isinstance(called, (type, nn.Module)) and not own and package_of(called) not in _ONLY_CALL
+        other = isinstance(called, (type, nn.Module)) or own or _applied(called) is not None
+        return not other and package_of(called) not in _ONLY_CALL
 
     def _is_layer(self, module: nn.Module) -> bool:
         return bool(self.walk.uses.becomes(module))
+
+
+def _applied(called: Any) -> Optional[Any]:
+    """The autograd Function whose `apply` this is."""
+    owner = getattr(called, "__self__", None)
+    is_apply = isinstance(owner, type) and issubclass(owner, torch.autograd.Function) and called.__name__ == "apply"
+    return owner if is_apply else None
