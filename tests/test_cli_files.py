@@ -59,7 +59,6 @@ def test_what_cannot_be_inspected(tmp_path, capsys):
         assert status == 1 and not out and len(err.splitlines()) == 1 and path.name in err
 
 
-@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX")
 def test_names_that_do_not_fit_the_terminal(tmp_path):
     source = tmp_path / "source.mpl"
     mpl_sparse.save({"\u00e9\u6f22": np.ones(3)}, source)

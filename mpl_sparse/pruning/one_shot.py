@@ -132,7 +132,7 @@ def _in_rounds(
 ) -> None:
     initial = [remaining_of(layers, pool.names) / max(positions_of(layers, pool.names), 1) for pool in pools]
     # one round scores before the first weight goes
-    with all_or_nothing(layers.values()) if rounds > 1 else nullcontext():  # type: ignore[arg-type]
+    with all_or_nothing(layers.values()) if rounds > 1 else nullcontext():
         for done in range(1, rounds + 1):
             steps = [
                 Pool(pool.names, shrunk(max(first, pool.density), pool.density, done / rounds))

@@ -57,7 +57,7 @@ class Snapshot:
 
 
 @contextmanager
-def all_or_nothing(layers: Iterable[nn.Module]) -> Iterator[None]:
+def all_or_nothing(layers: Iterable[Any]) -> Iterator[None]:
     """Bring `layers` back to what they are now if an exception leaves the block. Takes memory for one more of each."""
     before = [(layer, Snapshot(layer)) for layer in layers]
     try:

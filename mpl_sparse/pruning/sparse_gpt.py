@@ -76,7 +76,7 @@ def sparsegpt(
         check_density(density)
     layers = layers_to_prune(model, exclude)
     keeps = _keeps(layers, density)
-    with all_or_nothing(layers[name] for name in keeps):  # type: ignore[misc]
+    with all_or_nothing(layers[name] for name in keeps):
         for name, keep in keeps.items():
             layer = layers[name]
             if keep is None or keep < layer.num_weight:

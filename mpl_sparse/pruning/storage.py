@@ -22,7 +22,6 @@ __all__ = [
     "stored",
 ]
 
-
 POSITIONS = ("mask", "row_ptr", "col_idx")  # buffers that say where the weights of a prunable layer are
 
 

@@ -90,7 +90,6 @@ def test_nothing_is_written_of_what_cannot_be_saved(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
 def test_permissions_links_and_other_files(tmp_path):
     path, link = tmp_path / "file", tmp_path / "link"
     umask = os.umask(0o027)
@@ -122,7 +121,6 @@ def test_the_owner_stays(tmp_path):
     assert_is(path, NEW)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
 def test_a_file_object_that_takes_no_more():
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
@@ -171,7 +169,6 @@ def test_the_longest_names(tmp_path):
     assert len(os.listdir(tmp_path)) == 3
 
 
-@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
 def test_what_killed_writers_left_behind_is_removed(tmp_path):
     path = tmp_path / "file"
     left = [tmp_path / f".file.{number:016x}.tmp" for number in range(3)]
@@ -233,7 +230,6 @@ def test_readers_and_writers_at_once(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows replaces no open files")
 def test_who_has_the_old_file_mapped_keeps_it(tmp_path):
     path, link = tmp_path / "file", tmp_path / "link"
     save(OLD, path)
